@@ -18,8 +18,11 @@ from receiver.providers.api import CannotAsk, Request, Window
 from receiver.providers.base import ChallengeAnswer, LookNow, MalformedUpdate, NewTask, ProviderTask, Signature
 from receiver.providers.calls import CallResponse
 from receiver.providers.declared.api import DeclaredAPI
+from receiver.providers.declared.expressions import Expression
 from receiver.providers.declared.files import SHIPPED, names_in
 from receiver.providers.declared.reading import read_file
+from receiver.providers.outcomes import cancel_outcome, fetch_outcome, found_outcome, result_outcome, submit_outcome
+from receiver.providers.proofs import verify_standard
 from tests.fakes.declared import EXAMPLES, path_of
 
 GOOD = (EXAMPLES / "everything.toml").read_text()
@@ -227,11 +230,33 @@ def test_a_signature_with_letters_that_base64_has_not_is_wrong() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=10)
+    | st.sampled_from(["..", "Success", "completed", "SUCCESS", "DONE", "dubbed", "succeed", "a\r\nb"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["id", "task_id", "taskId", "status", "state", "data", "task", "code", "error", "output"])
+            st.sampled_from(
+                [
+                    "id",
+                    "task_id",
+                    "taskId",
+                    "file_id",
+                    "target_languages",
+                    "errors",
+                    "jobs",
+                    "status",
+                    "state",
+                    "data",
+                    "task",
+                    "code",
+                    "error",
+                    "output",
+                ]
+            )
             | st.text(max_size=5),
             inner,
             max_size=4,
@@ -239,17 +264,73 @@ json_values = st.recursive(
     ),
     max_leaves=12,
 )
-ALL = {name: shipped(name) for name in names_in(SHIPPED)}
+ALL = {name: shipped(name) for name in (*names_in(SHIPPED), "everything")}
 
 
-@given(value=json_values)
+@given(value=json_values, status=st.sampled_from((200, 202, 400, 404, 429, 500)))
 @settings(max_examples=60, deadline=None)
-def test_whatever_a_provider_sends_is_read_or_malformed(value: Any) -> None:
-    answer, task = answered(value), ProviderTask("1", None, "m", "videos/text2video")
+def test_whatever_a_provider_sends_comes_to_an_outcome_or_is_malformed(value: Any, status: int) -> None:
+    answer, task = answered(value, status), ProviderTask("1", None, "m", "videos/text2video")
+    window = Window("m", datetime(2026, 1, 1, tzinfo=UTC))
     for api in ALL.values():
-        api.judge(answer)
-        api.message(answer)
+        submit_outcome(answer, api, new_task(), "default")
+        if isinstance(fetch_outcome(answer, api, task, "default"), Request):
+            result_outcome(answer, api, task, answer, "default")
+        cancel_outcome(answer, api, "default")
+        if api.capabilities.finds:
+            found_outcome(answer, api, "reference", "default")
         with suppress(MalformedUpdate):
             api.parse_webhook(value)
         with suppress(MalformedUpdate):
-            api.read_look(answer, task)
+            if api.capabilities.lists:
+                api.read_page(answer, window)
+
+
+@pytest.mark.parametrize(("found", "expected"), [(0, True), (False, False), ("", False), ([], False), ({}, False)])
+def test_a_zero_holds_as_jmespath_has_it(found: Any, expected: bool) -> None:
+    assert Expression("x").holds({"x": found}) is expected
+    assert Expression("x || 'other'").of({"x": found}) == (found if expected else "other")
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        ("to_number(x)", "9" * 400, None),
+        ("to_number(x)", "-" + "9" * 30, -1e30),
+        ("to_number(x)", "nan", None),
+        ("{a: [ceil(x)]}", 1e300, {"a": [1e300]}),
+        ("ceil(x)", 1.5, 2),
+        ("percent(x)", 1e308, None),
+        ("sum(x)", [1e308, 1e308], None),
+    ],
+)
+def test_what_a_function_makes_of_a_number_is_a_number_of_json(text: str, value: Any, expected: Any) -> None:
+    found = Expression(text).of({"x": value})
+    assert found == expected
+    orjson.dumps(found)
+
+
+def test_no_value_in_a_path_makes_a_part_of_dots(tmp_path: Path) -> None:
+    api = api_with(tmp_path, ('path = "/jobs/{id}"', 'path = "/jobs/.{model}/{id}"'))
+    with pytest.raises(CannotAsk):
+        api.look(ProviderTask("1", None, "."))
+
+
+def test_an_input_that_makes_no_body_is_not_sent_without_one(tmp_path: Path) -> None:
+    api = api_with(tmp_path, ('body = "{input: input}"', 'body = "merge(input, input.more)"'))
+    assert api.create(new_task(input={"more": {"b": 2}})).body == {"more": {"b": 2}, "b": 2}
+    with pytest.raises(CannotAsk):
+        api.create(new_task(input={"more": "text"}))
+
+
+@pytest.mark.parametrize("name", ["everything", "openrouter"])
+@pytest.mark.parametrize("signature", ["\xe9", "v1=\xe9", "%%%", "\x00", "t=\xe9,v1=\xe9", ""])
+@pytest.mark.parametrize("keys", [None, {"keys": [{"x": "\xe9"}, {"x": 7}, 7]}, {"keys": {}}, []])
+def test_a_signature_of_any_letters_is_wrong(name: str, signature: str, keys: Any) -> None:
+    content = signature.encode("latin-1")
+    seconds = str(int(NOW)).encode()
+    headers = [(each, content) for each in (b"x-signature", b"x-openrouter-signature", b"webhook-signature")]
+    headers += [(b"x-time", seconds), (b"webhook-timestamp", seconds), (b"webhook-id", b"m")]
+    checked = shipped(name).verify(b"{}", headers, credentials={"webhook_secret": SECRET}, keys=keys, now=NOW)
+    assert checked == Signature.WRONG
+    assert verify_standard(SECRET, b"{}", [*headers[3:], (b"webhook-signature", b"v1," + content)], NOW) == checked

@@ -115,6 +115,40 @@ def line(text: str) -> int:
         ('name = "everything"', 'name = "Every-thing"', "name", "must be 2 to 32 lower-case letters and digits"),
         ('base_url = "https', 'base_url = "ftp', "base_url", "must be an http or https URL"),
         ('cancels = "any"', 'cancels = "any', "cancels", "not valid TOML"),
+        ('{ X-Everything = "1" }', '{ X-Everything = "a\\nb" }', "headers", "headers.X-Everything: no header may have"),
+        (
+            'value = "Key {api_key}"',
+            'value = "Schl\u00fcssel {api_key}"',
+            "value",
+            "auth.value: no header may have such",
+        ),
+        ('task = "job"', 'headers = { X = "\\r" }', "task", "submit.headers.X: no header may have such"),
+        ('path = "/jobs/{id}"', 'path = "/jobs/{id"', 'path = "/jobs/{id', "look.path: has a brace that belongs to no"),
+        (
+            'path = "/me"',
+            'path = "https://e.io/me"',
+            'path = "/me"',
+            "account.path: must begin with /, or be an https",
+        ),
+        ('path = "/me"', 'path = "https://[/me"', 'path = "/me"', "account.path: must begin with /, or be an https"),
+        ('"keys.everything.example"', '"https://keys.x"', "hosts", "hosts: must be a host in lower case"),
+        ('"https://keys.', '"https://other.', "jwks", "webhook.proof.jwks: must begin with /, or be an https URL on"),
+        ('in = "query", name = "hook"', 'in = "body", name = "a..b"', "callback = { in", "callback: name must be a fi"),
+        ('in = "query", name = "hook"', 'in = "header", name = "a b"', "callback = { in", "callback: name must be the"),
+        (
+            'task = "job"',
+            'model = { form = "[a-z]+", such_as = "A" }',
+            "task",
+            "submit.model: such_as must have the form",
+        ),
+        (
+            'output = "files"',
+            'output = "' + "a|" * 60 + 'a"',
+            "output",
+            "task.output: an expression may have at most 60",
+        ),
+        ('output = "files"', 'output = "' + "[" * 900 + "a" + "]" * 900 + '"', "output", "may have at most 60 levels"),
+        ('output = "files"', 'output = "' + "a" * 2001 + '"', "output", "may have at most 2000 characters"),
     ],
 )
 def test_a_fault_is_named_with_its_line(tmp_path: Path, old: str, new: str, at: str, words: str) -> None:
@@ -144,6 +178,13 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         read_file(tmp_path / "missing.toml")
     path.write_text("#" * 300_000)
     with pytest.raises(FaultyFile, match="more than 256 KB"):
+        read_file(path)
+
+
+def test_a_file_that_is_nested_too_deeply_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text("a = " + "[" * 20_000)
+    with pytest.raises(FaultyFile, match="nested too deeply"):
         read_file(path)
 
 

@@ -39,6 +39,8 @@ _JUDGEMENTS = {
     "refused": Judgement.REFUSED,
 }
 """In this order: the first that holds counts."""
+_LONGEST_NAME = 1000
+"""Characters of what names a result."""
 
 
 class DeclaredAPI(BaseAPI):
@@ -90,7 +92,7 @@ class DeclaredAPI(BaseAPI):
             return update
         found = self._file.look.task.of(answer.body)
         named = {name: fields.read_task_id(expression.of(found)) for name, expression in result.values.items()}
-        if not all(named.values()):
+        if not all(0 < len(each) <= _LONGEST_NAME for each in named.values()):
             raise MalformedUpdate(f"the task has completed, and nothing names its result: {', '.join(named)}")
         try:
             return request_of(result, task_values(task) | named)

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -66,7 +66,7 @@ def _fault(path: Path, text: str, fault: Mapping[str, Any]) -> FileFault:
     known = set(_paths(ProviderFile))
     # A union adds the names of its members, which are no keys.
     while where and where not in known and where[:-1] in known and fault["type"] != "extra_forbidden":
-        if isinstance(_model_at(where[:-1]), type):
+        if isinstance(_model_at(where[:-1]), type) or _has_own_keys(where[:-1]):
             break
         where = where[:-1]
     name = ".".join(where) or "the file"
@@ -89,6 +89,13 @@ def _model_at(path: Sequence[str]) -> type[BaseModel] | None:
         fields = {field.alias or key: field for key, field in model.model_fields.items()} if model else {}
         model = _model_in(fields[part].annotation) if part in fields else None
     return model
+
+
+def _has_own_keys(path: Sequence[str]) -> bool:
+    """Return whether who writes the file chooses the keys of a table, such as those of `query`."""
+    model = _model_at(path[:-1])
+    fields = {field.alias or key: field for key, field in model.model_fields.items()} if model else {}
+    return path[-1] in fields and get_origin(fields[path[-1]].annotation) is dict
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
