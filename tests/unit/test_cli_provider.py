@@ -26,6 +26,23 @@ def test_a_good_file_says_what_it_sends_and_reads() -> None:
     )
 
 
+def test_a_form_is_explained_part_by_part_without_its_files() -> None:
+    status, out = checked(str(path_of("stability")))
+    assert status == 0
+    lines = [line.strip() for line in out.splitlines()]
+    begin = lines.index("content-type: multipart/form-data")
+    assert lines[begin + 1 : begin + 3] == [
+        "part image: a file image.png, image/png, 70 bytes",
+        "part prompt: A lighthouse on a cliff",
+    ]
+    assert "iVBOR" not in out
+    told = json.loads(checked(str(path_of("elevenlabs")), "--json")[1])["data"][0]
+    assert told["sends"]["body"][:2] == [
+        {"name": "file", "file_name": "file.wav", "content_type": "audio/wav", "bytes": 44},
+        {"name": "target_lang", "text": "es"},
+    ]
+
+
 def test_a_file_and_a_provider_are_not_checked_together() -> None:
     for arguments in ((str(path_of("kling")), "fal"), (str(path_of("kling")), "--account", "a"), ("fal", "openai")):
         assert checked(*arguments)[0] == 2

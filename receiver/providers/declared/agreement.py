@@ -59,6 +59,8 @@ def _call_faults(file: ProviderFile) -> Iterator[KeyFault]:
         if call is not None:
             if not (call.path.text.startswith("/") or _is_own(file, call.path.text)):
                 yield (name, "path"), "must begin with /, or be an https URL on one of hosts"
+            if {"?", "#"} & set(call.path.text):
+                yield (name, "path"), "is a path alone: what would follow a ? belongs to query"
             yield from _place_faults((name, "path"), call.path, known)
             for table, texts in (("query", call.query), ("headers", call.headers)):
                 for key, text in texts.items():
@@ -82,8 +84,8 @@ def _download_faults(file: ProviderFile) -> Iterator[KeyFault]:
         return
     if file.result is not None:
         yield ("download",), "either it or [result]: the output is what one of them says"
-    if not download.path.text.startswith("/"):
-        yield ("download", "path"), "must begin with /"
+    if not download.path.text.startswith("/") or "#" in download.path.text:
+        yield ("download", "path"), "must begin with /, and have no #"
     yield from _place_faults(("download", "path"), download.path, ("id", *download.values))
 
 

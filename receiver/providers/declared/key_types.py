@@ -11,7 +11,8 @@ from receiver.providers.declared.templates import Template
 NAME = re.compile(r"[a-z][a-z0-9]{1,31}")
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]*")
-_CREDENTIAL = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_CREDENTIAL = re.compile(r"(?!base_url\Z)(?!.*_file\Z)[a-z][a-z0-9_]{0,63}")
+"""The settings of the others would mean something else: the address, and the file that has a credential."""
 _HOST = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[0-9]{1,5})?")
 _MEDIA_TYPE = re.compile(r"[a-z0-9.+-]+/(?:\*|[a-z0-9.+-]+)")
 _NO_HEADER = "no header may have such characters: use those of ASCII that are printed"
@@ -59,7 +60,12 @@ Text = Annotated[Template, BeforeValidator(_template)]
 HeaderName = Annotated[str, _matching(HEADER_NAME, "must be the name of a header")]
 HeaderText = Annotated[str, _matching(_HEADER_TEXT, _NO_HEADER)]
 HeaderTemplate = Annotated[Template, BeforeValidator(_header_template)]
-CredentialName = Annotated[str, _matching(_CREDENTIAL, "must be lower-case letters, digits and _, such as api_key")]
+CredentialName = Annotated[
+    str,
+    _matching(
+        _CREDENTIAL, "must be lower-case letters, digits and _, such as api_key; not base_url, not with _file last"
+    ),
+]
 HostName = Annotated[str, _matching(_HOST, "must be a host in lower case, such as files.acme.example")]
 MediaType = Annotated[str, _matching(_MEDIA_TYPE, "must be a media type in lower case, such as image/png or image/*")]
 Pattern = Annotated[re.Pattern[str], BeforeValidator(_pattern)]
