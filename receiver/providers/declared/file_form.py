@@ -20,6 +20,7 @@ from receiver.providers.declared.key_types import (
     MediaType,
     Pattern,
     PositiveSeconds,
+    StatusWord,
     Text,
 )
 from receiver.providers.declared.templates import Template
@@ -175,12 +176,12 @@ class TaskTable(FileTable):
 class WordsTable(FileTable):
     """The provider's words for each state."""
 
-    staged: tuple[str, ...] = ()
-    pending: tuple[str, ...] = ()
-    processing: tuple[str, ...] = ()
-    completed: Annotated[tuple[str, ...], Field(min_length=1)]
-    failed: tuple[str, ...] = ()
-    cancelled: tuple[str, ...] = ()
+    staged: tuple[StatusWord, ...] = ()
+    pending: tuple[StatusWord, ...] = ()
+    processing: tuple[StatusWord, ...] = ()
+    completed: Annotated[tuple[StatusWord, ...], Field(min_length=1)]
+    failed: tuple[StatusWord, ...] = ()
+    cancelled: tuple[StatusWord, ...] = ()
 
     @model_validator(mode="after")
     def _each_word_once(self) -> Self:

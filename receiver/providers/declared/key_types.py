@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -15,6 +16,10 @@ _CREDENTIAL = re.compile(r"(?!base_url\Z)(?!.*_file\Z)[a-z][a-z0-9_]{0,63}")
 """The settings of the others would mean something else: the address, and the file that has a credential."""
 _HOST = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)*(?::[0-9]{1,5})?")
 _MEDIA_TYPE = re.compile(r"[a-z0-9.+-]+/(?:\*|[a-z0-9.+-]+)")
+_BASE_URL = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?")
+_WORD = re.compile(r"\S(?:.*\S)?")
+_TEN_YEARS = 10 * 366 * 86_400
+"""In seconds. Without a bound a file could name a time that no date has."""
 _NO_HEADER = "no header may have such characters: use those of ASCII that are printed"
 
 
@@ -48,6 +53,18 @@ def _matching(form: re.Pattern[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _base_url(value: str) -> str:
+    fault = "must be an http or https URL"
+    try:
+        parts = urlsplit(value)
+        is_good = _BASE_URL.fullmatch(value) is not None and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError(fault) from None
+    if not is_good:
+        raise ValueError(fault)
+    return value
+
+
 def _pattern(value: Any) -> re.Pattern[str]:
     try:
         return re.compile(str(value), re.ASCII)
@@ -70,5 +87,6 @@ HostName = Annotated[str, _matching(_HOST, "must be a host in lower case, such a
 MediaType = Annotated[str, _matching(_MEDIA_TYPE, "must be a media type in lower case, such as image/png or image/*")]
 Pattern = Annotated[re.Pattern[str], BeforeValidator(_pattern)]
 DeclaredName = Annotated[str, _matching(NAME, "must be 2 to 32 lower-case letters and digits, a letter first")]
-PositiveSeconds = Annotated[float, Field(gt=0)]
-BaseURL = Annotated[str, _matching(re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?"), "must be an http or https URL")]
+PositiveSeconds = Annotated[float, Field(gt=0, le=_TEN_YEARS)]
+BaseURL = Annotated[str, AfterValidator(_base_url)]
+StatusWord = Annotated[str, _matching(_WORD, "a word must have no blanks around it, and not be empty")]
