@@ -14,7 +14,6 @@ from receiver.providers.api import CannotAsk, FormPart
 _MOST_PARTS = 1000
 _DATA_URL = re.compile(r"data:([a-z0-9.+-]+/[a-z0-9.+-]+)((?:;[a-z0-9-]+=[^;,]*)*)(;base64)?,", re.IGNORECASE)
 """Without a media type it is taken for a text: a sentence may begin with `data:` too."""
-_BLANKS = re.compile(r"\s+")
 _ENDINGS = {"jpeg": "jpg", "mpeg": "mp3", "plain": "txt", "quicktime": "mov", "svg+xml": "svg"}
 _LONGEST_ENDING = 8
 
@@ -67,7 +66,7 @@ def _part(name: str, value: Any) -> FormPart:
 
 
 def _decoded(name: str, text: str) -> bytes:
-    plain = _BLANKS.sub("", text)
+    plain = "".join(text.split())
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
