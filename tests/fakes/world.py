@@ -131,6 +131,11 @@ class World:
         assert answer.status_code == 200, answer.text
 
 
+def as_told(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a task as events and deliveries tell of it: without the account that it uses."""
+    return {name: value for name, value in task.items() if name != "account"}
+
+
 class ProcessWorld(World):
     """A world whose Ringback is a separate process, which can be killed and restarted."""
 

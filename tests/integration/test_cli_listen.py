@@ -21,7 +21,7 @@ from tests.fakes.fork_server import Child, fork_server
 from tests.fakes.rows import select
 from tests.fakes.servers import bound, url_of
 from tests.fakes.subscriber import ReceivedDelivery
-from tests.fakes.world import API_KEY, FAST_POLLING, World, in_processes
+from tests.fakes.world import API_KEY, FAST_POLLING, World, as_told, in_processes
 
 pytestmark = pytest.mark.sqlite_only("the commands use HTTP alone; other tests cover the database")
 
@@ -112,7 +112,7 @@ async def test_events_are_forwarded_signed_with_the_printed_secret(world: World)
         assert " 200 in " in line
         assert await listen.interrupt() == (0, "")
     (received,) = world.subscriber.received
-    assert received.json["data"] == await world.task(task_id)
+    assert received.json["data"] == as_told(await world.task(task_id))
     assert verified([received], secret) == [event["id"] for event in (await world.events(task_id))[-1:]]
 
 

@@ -19,7 +19,7 @@ from receiver.outbound import deliver
 from tests.fakes.inbound import report
 from tests.fakes.rows import ATTEMPTS, DELIVERIES, Rows, change, eventually, select
 from tests.fakes.subscriber import Reply
-from tests.fakes.world import World, in_process
+from tests.fakes.world import World, as_told, in_process
 
 BY_HAND = {"outcome": "never", "webhook": "lost"}
 PICTURE = {"image_url": "https://example.com/i.png"}
@@ -205,7 +205,7 @@ async def test_the_event_of_a_task_s_end_has_its_final_state(world: World, outco
     await report(world, task_id, "processing", output={"percent": 40}, meta={"started_at": "2026-01-01T00:00:00Z"})
     await report(world, task_id, outcome, output=PICTURE if outcome == "completed" else None)
     await world.subscriber.until(lambda received: received)
-    assert world.subscriber.received[0].json["data"] == await world.task(task_id)
+    assert world.subscriber.received[0].json["data"] == as_told(await world.task(task_id))
 
 
 async def test_the_event_of_an_end_that_ringback_decides_has_the_final_state(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ async def test_the_event_of_an_end_that_ringback_decides_has_the_final_state(tmp
         task = await world.ended(await world.created(BY_HAND))
         assert (task["status"], task["error"]["code"]) == ("failed", "timed_out")
         await world.subscriber.until(lambda received: received)
-        assert world.subscriber.received[0].json["data"] == task
+        assert world.subscriber.received[0].json["data"] == as_told(task)
 
 
 async def test_a_webhook_whose_secret_cannot_be_read_delays_no_other(world: World) -> None:

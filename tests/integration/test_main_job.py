@@ -2,7 +2,7 @@
 
 from standardwebhooks import Webhook
 
-from tests.fakes.world import World
+from tests.fakes.world import World, as_told
 
 
 async def test_a_task_completes_and_its_subscriber_receives_the_event(world: World) -> None:
@@ -15,4 +15,4 @@ async def test_a_task_completes_and_its_subscriber_receives_the_event(world: Wor
     (delivery,) = world.subscriber.received
     body = Webhook(webhook["secret"]).verify(delivery.body, delivery.headers)
     assert body["type"] == "task.completed"
-    assert body["data"] == task
+    assert body["data"] == as_told(task)

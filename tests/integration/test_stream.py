@@ -13,7 +13,7 @@ from receiver.api import event_stream
 from receiver.storage.database import Database
 from tests.fakes.reader import EVENT_STREAM, Reader, numbers, reading
 from tests.fakes.rows import change, select
-from tests.fakes.world import FAST_POLLING, World, in_process, in_processes
+from tests.fakes.world import FAST_POLLING, World, as_told, in_process, in_processes
 
 OTHER = {"model": "kling", "task_type": "video_generation"}
 BAD_QUERIES = {
@@ -70,7 +70,7 @@ async def test_an_event_is_the_same_as_in_its_delivery(world: World) -> None:
         assert (each.data["object"], each.data["task_id"], each.data["run_id"]) == ("event", task_id, None)
         assert each.event == each.data["type"]
         assert {name: each.data[name] for name in ("type", "timestamp", "data")} == delivered[each.data["id"]]
-    assert seen[-1].data["data"] == await world.task(task_id)
+    assert seen[-1].data["data"] == as_told(await world.task(task_id))
 
 
 async def test_headers_keep_proxies_from_buffering_it(world: World) -> None:
