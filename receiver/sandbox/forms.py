@@ -21,7 +21,7 @@ async def form_fields(request: Request) -> dict[str, Any] | None:
         head, is_whole, value = part.partition(b"\r\n\r\n")
         name, file_name = _NAME.search(head), _FILE_NAME.search(head)
         if is_whole and name is not None:
-            fields[name[1].decode()] = (
+            fields[name[1].decode("utf-8", "replace")] = (
                 value.decode("utf-8", "replace") if file_name is None else _about(file_name, value)
             )
     if isinstance(fields.get("sandbox"), str):
@@ -30,7 +30,7 @@ async def form_fields(request: Request) -> dict[str, Any] | None:
 
 
 def _about(file_name: re.Match[bytes], content: bytes) -> dict[str, Any]:
-    return {"file_name": file_name[1].decode(), "bytes": len(content)}
+    return {"file_name": file_name[1].decode("utf-8", "replace"), "bytes": len(content)}
 
 
 def _json(text: str) -> Any:

@@ -70,3 +70,12 @@ async def test_a_list_that_is_asked_for_wrongly_is_refused(query: str) -> None:
     transport = httpx.ASGITransport(create_sandbox(SandboxOptions()))
     async with httpx.AsyncClient(transport=transport, base_url="http://twin", headers=HEADERS) as client:
         assert (await client.get(f"/replicate/v1/predictions?{query}")).status_code == 422
+
+
+async def test_a_form_with_a_name_that_is_no_text_is_read() -> None:
+    app = create_sandbox(SandboxOptions(), [description_of("stability")])
+    form = b'--x\r\ncontent-disposition: form-data; name="\xff"; filename="\xfe"\r\n\r\na\r\n--x--\r\n'
+    headers = {**HEADERS, "content-type": "multipart/form-data; boundary=x"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://twin", headers=headers) as client:
+        answer = await client.post("/stability/v2beta/stable-image/upscale/creative", content=form)
+    assert answer.status_code == 200
