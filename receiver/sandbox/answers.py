@@ -11,30 +11,27 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from receiver.sandbox.body_forms import WrittenBody
+from receiver.sandbox.script import Script, SubmitBehaviour
 
 _NONSENSE = "<html><body><h1>Just a moment...</h1></body></html>"
 _BAD_GATEWAY = "<html><head><title>502 Bad Gateway</title></head><body>cloudflare</body></html>"
 
 
-def as_json(content: Any, status: int = 200) -> Response:
-    """Return a response with a JSON body."""
-    return Response(orjson.dumps(content), status, media_type="application/json")
+def as_json(content: Any, status: int = 200, *, retry_after: int | None = None) -> Response:
+    """Return a response with a JSON body, and with `Retry-After: {retry_after}` (seconds) unless it is None."""
+    headers = None if retry_after is None else {"retry-after": str(retry_after)}
+    return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
 
 def refusal(status: int, message: str, *, retry_after: int | None = None) -> Response:
     """Return PiAPI's error `{"code", "message"}`, with `Retry-After: {retry_after}` (seconds) unless it is None."""
-    answer = as_json({"code": status, "message": message}, status)
-    if retry_after is not None:
-        answer.headers["retry-after"] = str(retry_after)
-    return answer
+    return as_json({"code": status, "message": message}, status, retry_after=retry_after)
 
 
 def model_refusal(status: int, message: str, *, retry_after: int | None = None) -> Response:
     """Return the error `{"error": {"message", "type", "code"}}` of the paths under `/v1`."""
-    answer = as_json({"error": {"message": message, "type": "invalid_request_error", "code": status}}, status)
-    if status == 429:
-        answer.headers["retry-after"] = str(retry_after or 1)
-    return answer
+    error = {"message": message, "type": "invalid_request_error", "code": status}
+    return as_json({"error": error}, status, retry_after=(retry_after or 1) if status == 429 else None)
 
 
 def written(body: WrittenBody) -> Response:
@@ -89,3 +86,15 @@ class CutConnection(Response):
         # uvicorn logs an error for a missing response unless it has noticed the disconnect first.
         while (await receive())["type"] != "http.disconnect":
             pass
+
+
+async def unless_broken(answer: Response, request: Request, behaviour: SubmitBehaviour, script: Script) -> Response:
+    """Return the answer to a create call that made a task, or what its script has in the place of one."""
+    match behaviour:
+        case "bad_gateway":
+            return bad_gateway()
+        case "cut":
+            return CutConnection()
+        case "hang":
+            await hang(request, script.hang_seconds)
+    return answer

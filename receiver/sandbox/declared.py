@@ -83,10 +83,8 @@ class DeclaredTwin:
         forms = self._forms["errors"]
         form = forms.get(str(status), forms["*"])
         values = {"status": status, "message": message}
-        answer = as_json(_filled(form["body"], values), int(_filled(form.get("status", "$status"), values)))
-        if retry_after is not None:
-            answer.headers["retry-after"] = str(retry_after)
-        return answer
+        told = int(_filled(form.get("status", "$status"), values))
+        return as_json(_filled(form["body"], values), told, retry_after=retry_after)
 
     def tells(self, task: SandboxTask) -> bool:
         """Return whether the provider sends a webhook for the task's state."""
@@ -125,9 +123,8 @@ class DeclaredTwin:
         return await self._tasks.create(request, wanted, answered, self)
 
     async def _look(self, request: Request) -> Response:
-        task = self._found(request, "look", "find")
-        fault = await self._tasks.polled(request, task)
-        return fault or self._answer("look", task)  # type: ignore[arg-type]
+        found = self._found(request, "look", "find")
+        return await self._tasks.look(request, found, lambda task: self._answer("look", task))
 
     async def _result(self, request: Request) -> Response:
         task = self._found(request, "result")

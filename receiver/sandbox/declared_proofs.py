@@ -4,13 +4,14 @@ import base64
 import hashlib
 import hmac
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from receiver.sandbox.signatures import public_jwks, signed_by_secret, standard_headers
 
 SIGNING_SECRET = "sandbox-webhook-secret"  # noqa: S105 - of the sandbox alone, and told in its guide
 """With what webhooks are signed where a provider's user sets the secret."""
@@ -69,8 +70,7 @@ class Signer:
 
     def jwks(self) -> dict[str, Any]:
         """Return the public keys."""
-        x = base64.urlsafe_b64encode(self._key.public_key().public_bytes_raw()).rstrip(b"=").decode()
-        return {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x}]}
+        return public_jwks([self._key])
 
     def headers(self, body: bytes, *, forged: bool) -> dict[str, str]:
         """Return the headers that prove a body."""
@@ -78,10 +78,7 @@ class Signer:
         seconds = str(int(time.time()))
         match self._proof.get("by", "none"):
             case "standard":
-                name = f"msg_{uuid.uuid4().hex}"
-                signature = hmac.digest(secret, f"{name}.{seconds}.".encode() + body, "sha256")
-                signed = f"v1,{base64.b64encode(signature).decode()}"
-                return {"webhook-id": name, "webhook-timestamp": seconds, "webhook-signature": signed}
+                return standard_headers(body, lambda content: [signed_by_secret(secret, content)])
             case "hmac":
                 return self._in_place(hmac.digest(secret, self._content(body, seconds), "sha256"), seconds)
             case "ed25519":

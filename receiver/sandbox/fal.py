@@ -1,6 +1,5 @@
 """fal's twin: the queue, results in a second call, signed webhooks, and keys that can be rotated."""
 
-import base64
 import hashlib
 import time
 from typing import Any
@@ -11,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.sandbox.answers import as_json
+from receiver.sandbox.signatures import public_jwks
 from receiver.sandbox.task import CreateRequest, SandboxTask
 from receiver.sandbox.tasks import Sandbox
-from receiver.sandbox.twin import Endpoint, TwinTasks, json_object
+from receiver.sandbox.twin import Endpoint, TwinTasks, has_key, json_object
 
 _WORDS = {"staged": "IN_QUEUE", "pending": "IN_QUEUE", "processing": "IN_PROGRESS"}
 _USER = "sandbox-user"
@@ -45,17 +45,13 @@ class FalTwin:
         """Return whether a request has a key as fal takes it; its public keys need none."""
         if request.url.path.endswith(("/jwks.json", "/rotate-keys")):
             return True
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        return scheme == "Key" and bool(key.strip())
+        return has_key(request, "Key")
 
     def refusal(self, status: int, message: str, *, retry_after: int | None = None) -> Response:
         """Return fal's `{"detail"}`; without money it is a 403."""
         if status == 402:
             status, message = 403, "User is locked. Reason: Exhausted balance. Top up your balance."
-        answer = as_json({"detail": message}, status)
-        if retry_after is not None:
-            answer.headers["retry-after"] = str(retry_after)
-        return answer
+        return as_json({"detail": message}, status, retry_after=retry_after)
 
     def tells(self, task: SandboxTask) -> bool:
         """Return whether the task has ended: fal tells nothing else."""
@@ -95,18 +91,7 @@ class FalTwin:
         return await self._tasks.create(request, wanted, answer, self)
 
     async def _status(self, request: Request) -> Response:
-        task = self._found(request)
-        if (fault := await self._tasks.polled(request, task)) is not None:
-            return fault
-        assert task is not None  # noqa: S101 - an unknown one is a fault
-        word = _WORDS.get(task.status, "COMPLETED")
-        body: dict[str, Any] = {"status": word, "request_id": task.id, **_urls(request, task)}
-        if word == "IN_QUEUE":
-            return as_json({**body, "queue_position": 1}, 202)
-        body["logs"] = [{"message": line, "timestamp": "2026-01-01T00:00:00Z"} for line in task.logs]
-        if task.status == "cancelled":
-            body |= {"error": "Request was cancelled by the client", "error_type": "client_cancelled"}
-        return as_json(body, 202 if word == "IN_PROGRESS" else 200)
+        return await self._tasks.look(request, self._found(request), lambda task: _status(request, task))
 
     async def _result(self, request: Request) -> Response:
         task = self._found(request)
@@ -132,9 +117,7 @@ class FalTwin:
         return as_json({"items": [], "next_cursor": None, "has_more": False})
 
     async def _jwks(self, request: Request) -> Response:
-        raw = self._key.public_key().public_bytes_raw()
-        x = base64.urlsafe_b64encode(raw).decode()  # with its padding, which fal's own verifier in Python needs
-        return as_json({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x}]})
+        return as_json(public_jwks([self._key], is_padded=True))  # fal's own verifier in Python needs the padding
 
     async def _rotate(self, request: Request) -> Response:
         """Sign with another key from now on."""
@@ -143,6 +126,17 @@ class FalTwin:
 
     def _found(self, request: Request) -> SandboxTask | None:
         return self._tasks.find(request.path_params["request_id"], self)
+
+
+def _status(request: Request, task: SandboxTask) -> Response:
+    word = _WORDS.get(task.status, "COMPLETED")
+    body: dict[str, Any] = {"status": word, "request_id": task.id, **_urls(request, task)}
+    if word == "IN_QUEUE":
+        return as_json({**body, "queue_position": 1}, 202)
+    body["logs"] = [{"message": line, "timestamp": "2026-01-01T00:00:00Z"} for line in task.logs]
+    if task.status == "cancelled":
+        body |= {"error": "Request was cancelled by the client", "error_type": "client_cancelled"}
+    return as_json(body, 202 if word == "IN_PROGRESS" else 200)
 
 
 def _urls(request: Request, task: SandboxTask) -> dict[str, str]:

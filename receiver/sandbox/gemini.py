@@ -1,8 +1,5 @@
 """Gemini's twin: videos as long-running operations, interactions, batches, and the webhooks of each of them."""
 
-import base64
-import time
-import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.sandbox.answers import as_json
+from receiver.sandbox.signatures import public_jwks, signed_by_key, standard_headers
 from receiver.sandbox.task import CreateRequest, SandboxTask
 from receiver.sandbox.tasks import Sandbox
 from receiver.sandbox.twin import Endpoint, TwinTasks, json_object
@@ -84,10 +82,8 @@ class GeminiTwin:
 
     def signed(self, body: bytes, *, forged: bool) -> dict[str, str]:
         """Return the headers with the signature of a body, a wrong one if it is to be forged."""
-        name, seconds = f"msg_{uuid.uuid4()}", str(int(time.time()))
         key = Ed25519PrivateKey.generate() if forged else self._keys[-1]
-        signature = base64.b64encode(key.sign(f"{name}.{seconds}.".encode() + body)).decode()
-        return {"webhook-id": name, "webhook-timestamp": seconds, "webhook-signature": f"v1a,{signature}"}
+        return standard_headers(body, lambda content: [signed_by_key(key, content)])
 
     async def _create(self, request: Request) -> Response:
         given, path = await json_object(request), request.path_params
@@ -115,9 +111,7 @@ class GeminiTwin:
         return await self._tasks.create(request, wanted, lambda task: as_json(_shown(task)), self)
 
     async def _get(self, request: Request) -> Response:
-        task = self._found(request)
-        fault = await self._tasks.polled(request, task)
-        return fault or as_json(_shown(task))  # type: ignore[arg-type]
+        return await self._tasks.look(request, self._found(request), lambda task: as_json(_shown(task)))
 
     async def _cancel(self, request: Request) -> Response:
         task = self._found(request)
@@ -132,9 +126,7 @@ class GeminiTwin:
         return as_json({"models": []})
 
     async def _jwks(self, request: Request) -> Response:
-        raw = [key.public_key().public_bytes_raw() for key in self._keys]
-        points = [base64.urlsafe_b64encode(each).decode().rstrip("=") for each in raw]
-        return as_json({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x} for x in points]})
+        return as_json(public_jwks(self._keys))
 
     async def _rotate(self, request: Request) -> Response:
         """Sign with another key from now on."""

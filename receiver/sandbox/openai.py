@@ -1,8 +1,5 @@
 """OpenAI's twin: background responses, batches, and the thin webhooks of an account, by Standard Webhooks."""
 
-import base64
-import hmac
-import secrets
 import time
 import uuid
 from typing import Any
@@ -12,9 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.sandbox.answers import as_json
+from receiver.sandbox.signatures import key_of, new_secret, signed_by_secret, standard_headers
 from receiver.sandbox.task import CreateRequest, SandboxTask
 from receiver.sandbox.tasks import Sandbox
-from receiver.sandbox.twin import Endpoint, TwinTasks, json_object
+from receiver.sandbox.twin import Endpoint, TwinTasks, has_key, json_object
 
 _RESPONSE_WORDS = {"staged": "queued", "pending": "queued", "processing": "in_progress"}
 _BATCH_WORDS = {"staged": "validating", "pending": "validating", "processing": "in_progress"}
@@ -50,18 +48,14 @@ class OpenAITwin:
 
     def authorizes(self, request: Request) -> bool:
         """Return whether a request has a key."""
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        return scheme == "Bearer" and bool(key.strip())
+        return has_key(request)
 
     def refusal(self, status: int, message: str, *, retry_after: int | None = None) -> Response:
         """Return an error in OpenAI's form: without money it is a 429, and a wrong field a 400."""
         code = {401: "invalid_api_key", 402: "insufficient_quota", 429: "rate_limit_exceeded"}.get(status)
         kind = "server_error" if status >= 500 else "invalid_request_error"
         body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-        answer = as_json(body, {402: 429, 422: 400}.get(status, status))
-        if retry_after is not None:
-            answer.headers["retry-after"] = str(retry_after)
-        return answer
+        return as_json(body, {402: 429, 422: 400}.get(status, status), retry_after=retry_after)
 
     def tells(self, task: SandboxTask) -> bool:
         """Return whether the task has ended: nothing else is told."""
@@ -76,10 +70,8 @@ class OpenAITwin:
 
     def signed(self, body: bytes, *, forged: bool) -> dict[str, str]:
         """Return the headers with the signature of a body, by each secret that is good now; or a wrong one."""
-        name, seconds = f"wh_{uuid.uuid4().hex}", str(int(time.time()))
-        content = f"{name}.{seconds}.".encode() + body
-        signatures = [_signature(secret, content) for secret in ([_new_secret()] if forged else self._secrets)]
-        return {"webhook-id": name, "webhook-timestamp": seconds, "webhook-signature": " ".join(signatures)}
+        keys = [key_of(secret) for secret in ([new_secret()] if forged else self._secrets)]
+        return standard_headers(body, lambda content: [signed_by_secret(key, content) for key in keys])
 
     async def _create_response(self, request: Request) -> Response:
         given = await json_object(request)
@@ -104,9 +96,7 @@ class OpenAITwin:
         return await self._tasks.create(request, wanted, lambda task: as_json(_shown(task)), self)
 
     async def _get(self, request: Request) -> Response:
-        task = self._found(request)
-        fault = await self._tasks.polled(request, task)
-        return fault or as_json(_shown(task))  # type: ignore[arg-type]
+        return await self._tasks.look(request, self._found(request), lambda task: as_json(_shown(task)))
 
     async def _list_batches(self, request: Request) -> Response:
         batches = [task for task in self._tasks.newest_first(self) if task.request.task_type == "batch"]
@@ -135,28 +125,19 @@ class OpenAITwin:
     async def _add_endpoint(self, request: Request) -> Response:
         """Name where the webhooks of all tasks are sent; there is one at most here."""
         self._endpoint = str((await json_object(request)).get("url", ""))
-        self._secrets = [_new_secret()]
+        self._secrets = [new_secret()]
         return as_json({"id": "we_sandbox", "url": self._endpoint, "secret": self._secrets[0]})
 
     async def _rotate(self, request: Request) -> Response:
         """Make another secret; the earlier one is good besides if the request asks for that."""
         keeps = (await json_object(request)).get("keep_old_secret_active_for_24_hours") is True
-        self._secrets = [_new_secret(), *(self._secrets[:1] if keeps else [])]
+        self._secrets = [new_secret(), *(self._secrets[:1] if keeps else [])]
         return as_json({"id": "we_sandbox", "url": self._endpoint, "secret": self._secrets[0]})
 
     def _found(self, request: Request) -> SandboxTask | None:
         name = request.path_params["task_id"]
         task = self._tasks.find(name.partition("_")[2], self)
         return task if task is not None and _id(task) == name else None
-
-
-def _new_secret() -> str:
-    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
-
-
-def _signature(secret: str, content: bytes) -> str:
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    return f"v1,{base64.b64encode(hmac.digest(key, content, 'sha256')).decode()}"
 
 
 def _id(task: SandboxTask) -> str:

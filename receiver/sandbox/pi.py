@@ -14,7 +14,7 @@ from starlette.responses import Response
 from receiver.sandbox.answers import as_json
 from receiver.sandbox.task import CreateRequest, SandboxTask
 from receiver.sandbox.tasks import Sandbox
-from receiver.sandbox.twin import Endpoint, TwinTasks, json_object
+from receiver.sandbox.twin import Endpoint, TwinTasks, has_key, json_object
 
 _JOB_WORDS = {"staged": "queued", "pending": "queued", "processing": "processing", "completed": "completed"}
 _RUN_WORDS = {"staged": "pending", "pending": "pending", "processing": "in_progress", "cancelled": "cancelled"}
@@ -71,17 +71,14 @@ class PiTwin:
 
     def authorizes(self, request: Request) -> bool:
         """Return whether a request has a key."""
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        return scheme == "Bearer" and bool(key.strip())
+        return has_key(request)
 
     def refusal(self, status: int, message: str, *, retry_after: int | None = None, code: str = "") -> Response:
         """Return an error of Pi's; `code` if it is not the usual one of the status."""
         kind, usual = _ERRORS.get(status, _BAD_REQUEST)
         error: dict[str, Any] = {"type": kind, "code": code or usual, "message": message, "request_id": _request_id()}
-        answer = as_json({"error": error if retry_after is None else {**error, "retry_after": retry_after}}, status)
-        if retry_after is not None:
-            answer.headers["retry-after"] = str(retry_after)
-        return answer
+        told = error if retry_after is None else {**error, "retry_after": retry_after}
+        return as_json({"error": told}, status, retry_after=retry_after)
 
     def tells(self, task: SandboxTask) -> bool:
         """Return whether the task is a job that has ended: nothing else is told."""
@@ -165,14 +162,12 @@ class PiTwin:
         return await self._tasks.create(request, _wanted(action, given), answer, self, endpoint=endpoint)
 
     async def _get_run(self, request: Request) -> Response:
-        task = self._found(request, is_run=True)
-        fault = await self._tasks.polled(request, task)
-        return fault or _enveloped("run", _run(task))  # type: ignore[arg-type]
+        found = self._found(request, is_run=True)
+        return await self._tasks.look(request, found, lambda task: _enveloped("run", _run(task)))
 
     async def _get_job(self, request: Request) -> Response:
-        task = self._found(request, is_run=False)
-        fault = await self._tasks.polled(request, task)
-        return fault or _enveloped("job", _job(task))  # type: ignore[arg-type]
+        found = self._found(request, is_run=False)
+        return await self._tasks.look(request, found, lambda task: _enveloped("job", _job(task)))
 
     def _found(self, request: Request, *, is_run: bool) -> SandboxTask | None:
         task = self._tasks.find(request.path_params["task_id"], self)

@@ -6,14 +6,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.sandbox.answers import (
-    CutConnection,
     as_json,
-    bad_gateway,
     hang,
     nonsense,
     not_found,
     outage,
     refusal,
+    unless_broken,
     written,
 )
 from receiver.sandbox.body_forms import noted, write
@@ -138,14 +137,7 @@ class PiapiPaths:
         answer = _answer(task)
         if task.script.webhook == "before_answer":
             await self._sandbox.wait_until_notified(task)
-        match behaviour:
-            case "bad_gateway":
-                return bad_gateway()
-            case "cut":
-                return CutConnection()
-            case "hang":
-                await hang(request, task.script.hang_seconds)
-        return answer
+        return await unless_broken(answer, request, behaviour, task.script)
 
     def _find(self, request: Request) -> SandboxTask | None:
         return self._sandbox.tasks.get(request.path_params["task_id"])

@@ -1,10 +1,5 @@
 """Replicate's twin: predictions, their list, and webhooks by Standard Webhooks."""
 
-import base64
-import hmac
-import secrets
-import time
-import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.sandbox.answers import as_json
+from receiver.sandbox.signatures import key_of, new_secret, signed_by_secret, standard_headers
 from receiver.sandbox.task import CreateRequest, SandboxTask
 from receiver.sandbox.tasks import Sandbox
-from receiver.sandbox.twin import Endpoint, TwinTasks, json_object
+from receiver.sandbox.twin import Endpoint, TwinTasks, has_key, json_object
 
 _WORDS = {
     "staged": "starting",
@@ -36,7 +32,7 @@ class ReplicateTwin:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._tasks = TwinTasks(sandbox, self.refusal)
-        self._secret = _new_secret()
+        self._secret = new_secret()
 
     def routes(self) -> list[tuple[str, str, Endpoint]]:
         """Return the paths of predictions, the account and the signing secret."""
@@ -54,16 +50,13 @@ class ReplicateTwin:
 
     def authorizes(self, request: Request) -> bool:
         """Return whether a request has a token."""
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        return request.url.path.endswith("/rotate-keys") or (scheme == "Bearer" and bool(key.strip()))
+        return request.url.path.endswith("/rotate-keys") or has_key(request)
 
     def refusal(self, status: int, message: str, *, retry_after: int | None = None) -> Response:
         """Return a problem as Replicate writes it."""
         body = {"title": "Error", "detail": message, "status": status}
-        answer = as_json(body if retry_after is None else {**body, "retry_after": retry_after}, status)
-        if retry_after is not None:
-            answer.headers["retry-after"] = str(retry_after)
-        return answer
+        told = body if retry_after is None else {**body, "retry_after": retry_after}
+        return as_json(told, status, retry_after=retry_after)
 
     def tells(self, task: SandboxTask) -> bool:
         """Return whether the task begins or has ended, which are the events that are asked for."""
@@ -75,10 +68,8 @@ class ReplicateTwin:
 
     def signed(self, body: bytes, *, forged: bool) -> dict[str, str]:
         """Return the headers with the signature of a body, a wrong one if it is to be forged."""
-        name, seconds = f"msg_{uuid.uuid4().hex}", str(int(time.time()))
-        key = base64.b64decode((_new_secret() if forged else self._secret).removeprefix("whsec_"))
-        signature = base64.b64encode(hmac.digest(key, f"{name}.{seconds}.".encode() + body, "sha256")).decode()
-        return {"webhook-id": name, "webhook-timestamp": seconds, "webhook-signature": f"v1,{signature}"}
+        key = key_of(new_secret() if forged else self._secret)
+        return standard_headers(body, lambda content: [signed_by_secret(key, content)])
 
     async def _create(self, request: Request) -> Response:
         given = await json_object(request)
@@ -95,9 +86,8 @@ class ReplicateTwin:
         )
 
     async def _get(self, request: Request) -> Response:
-        task = self._found(request)
-        fault = await self._tasks.polled(request, task)
-        return fault or as_json(_prediction(task, _base(request)))  # type: ignore[arg-type]
+        base = _base(request)
+        return await self._tasks.look(request, self._found(request), lambda task: as_json(_prediction(task, base)))
 
     async def _list(self, request: Request) -> Response:
         query = request.query_params
@@ -129,15 +119,11 @@ class ReplicateTwin:
 
     async def _rotate(self, request: Request) -> Response:
         """Sign with another secret from now on."""
-        self._secret = _new_secret()
+        self._secret = new_secret()
         return as_json({})
 
     def _found(self, request: Request) -> SandboxTask | None:
         return self._tasks.find(request.path_params["prediction_id"], self)
-
-
-def _new_secret() -> str:
-    return f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
 
 
 def _base(request: Request) -> str:

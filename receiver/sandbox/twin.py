@@ -11,7 +11,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.sandbox.answers import CutConnection, bad_gateway, hang, nonsense
+from receiver.sandbox.answers import hang, nonsense, unless_broken
 from receiver.sandbox.script import KnobRefused, PollBehaviour, SubmitBehaviour, poll_behaviour, read_script
 from receiver.sandbox.task import CreateRequest, SandboxTask
 from receiver.sandbox.tasks import Sandbox
@@ -91,22 +91,17 @@ class TwinTasks:
         answered = answer(task)
         if script.webhook == "before_answer":
             await self._sandbox.wait_until_notified(task)
-        match behaviour:
-            case "bad_gateway":
-                return bad_gateway()
-            case "cut":
-                return CutConnection()
-            case "hang":
-                await hang(request, script.hang_seconds)
-        return answered
+        return await unless_broken(answered, request, behaviour, script)
 
     def find(self, task_id: str, twin: Any) -> SandboxTask | None:
         """Return a task of this twin's."""
         task = self._sandbox.tasks.get(task_id)
         return task if task is not None and task.twin is twin else None
 
-    async def polled(self, request: Request, task: SandboxTask | None) -> Response | None:
-        """Count a poll of a task; return the fault that its script asks for, or that there is none, else None."""
+    async def look(
+        self, request: Request, task: SandboxTask | None, answer: Callable[[SandboxTask], Response]
+    ) -> Response:
+        """Count a look at a task; answer it, or with the fault that its script asks for, or that there is no task."""
         options = self._sandbox.options
         if options.poll_status is not None:
             return self._refuse(options.poll_status, "outage", retry_after=options.retry_after)
@@ -121,7 +116,7 @@ class TwinTasks:
             return nonsense()
         if behaviour == "hang":
             await hang(request, task.script.hang_seconds)
-        return None
+        return answer(task)
 
     def cancel(self, task: SandboxTask, *, also_running: bool = False) -> bool:
         """Cancel a task that has not begun, or one that has not ended; return whether it was."""
@@ -130,6 +125,12 @@ class TwinTasks:
     def newest_first(self, twin: Any) -> list[SandboxTask]:
         """Return the twin's tasks."""
         return [task for task in reversed(self._sandbox.tasks.values()) if task.twin is twin]
+
+
+def has_key(request: Request, scheme: str = "Bearer") -> bool:
+    """Return whether a request has a key in its `Authorization`, whatever the key is."""
+    given, _, key = request.headers.get("authorization", "").partition(" ")
+    return given == scheme and bool(key.strip())
 
 
 async def json_object(request: Request) -> dict[str, Any]:
