@@ -23,11 +23,9 @@ from receiver.providers.base import (
     AccountCheck,
     CallerKey,
     CancelOutcome,
-    CancelScope,
     ConfirmSend,
     FetchOutcome,
     Found,
-    Headers,
     History,
     MalformedUpdate,
     Missing,
@@ -35,11 +33,10 @@ from receiver.providers.base import (
     NoAnswer,
     ProviderTask,
     Refused,
-    Signature,
     SubmitOutcome,
-    WebhookOutcome,
 )
 from receiver.providers.calls import CallResponse, HTTPCalls, NotSent
+from receiver.providers.capabilities import CancelScope
 from receiver.providers.lenient_json import read_json
 from receiver.providers.measuring import count_call, measured
 from receiver.providers.multipart import written
@@ -57,6 +54,7 @@ from receiver.providers.outcomes import (
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.reports import told_wait
 from receiver.providers.statuses import TEMPORARY
+from receiver.providers.webhook_outcomes import Headers, Signature, WebhookOutcome
 
 _LONGEST_PLAIN = 64 * 1024
 _LONGEST_TEXT = 500
@@ -212,7 +210,7 @@ class Adapter:
             return refused
         try:
             request = self._api.create(task)
-            self._own(request.url)
+            self._own(request.url)  # an address that cannot be asked is refused now, and not sent later
         except CannotAsk as error:
             return Refused(400, str(error), envelope(400, str(error)))
         outcome = await self._call(request, hidden=task.webhook_secret or "", caller=caller, confirm=confirm)

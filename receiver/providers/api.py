@@ -27,9 +27,11 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from receiver.domain.updates import ProviderUpdate
-from receiver.providers.base import Capabilities, Headers, NewTask, ProviderTask, Signature, WebhookOutcome
+from receiver.providers.base import NewTask, ProviderTask
 from receiver.providers.calls import CallResponse
+from receiver.providers.capabilities import Capabilities
 from receiver.providers.reasons import message_of
+from receiver.providers.webhook_outcomes import Headers, Signature, WebhookOutcome
 
 LONGEST_MESSAGE = 500
 

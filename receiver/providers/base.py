@@ -52,7 +52,7 @@ Every update that an adapter returns goes to `receiver.tracking.apply`, from wha
 not compare it with anything that it returned before.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -60,6 +60,9 @@ from typing import Any, Protocol, Self
 
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate
+from receiver.providers.capabilities import Capabilities
+from receiver.providers.forwarded import ForwardedRequest, ForwardOutcome
+from receiver.providers.webhook_outcomes import Headers, Signature, WebhookOutcome
 
 PROVIDER_UNAUTHORIZED = "provider_unauthorized"
 """The `code` of a refusal of Ringback's own key: nothing that the client sent is wrong."""
@@ -200,56 +203,6 @@ class CancelRequested:
 CancelOutcome = Cancelled | CancelRequested | Refused | Missing | NoAnswer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForwardedRequest:
-    """A client's request to be passed on. It has none of the client's credentials.
-
-    `path` and `query` (without its `?`) are as the client sent them; `headers` describe the body and the answer that is
-    wanted. `body` yields the body as it arrives, and is None for a request without one; what it raises ends the call.
-    """
-
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    body: AsyncIterable[bytes] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForwardedAnswer:
-    """The provider's answer to a forwarded request, when its headers have arrived.
-
-    `headers` are those that concern the client, in lower case. `body` yields the body as it arrives, without Ringback's
-    key; it raises `AnswerCut`. `aclose` ends the call, whether the body was read or not.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: AsyncIterator[bytes]
-    aclose: Callable[[], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class NotForwarded:
-    """There is no answer to be passed on. `status` (502, 503 or 504) and `code` are for the client.
-
-    `retry_after` is in seconds, where the same request may succeed then.
-    """
-
-    status: int
-    code: str
-    message: str
-    retry_after: float | None = None
-    seen: str = field(default="", compare=False)
-
-
-ForwardOutcome = ForwardedAnswer | NotForwarded
-
-
-class AnswerCut(Exception):
-    """The body of an answer that ends too early, pauses too long or is too large. The message says which."""
-
-
 class CallPurpose(StrEnum):
     """What a call to a provider is for."""
 
@@ -336,88 +289,6 @@ class AccountCheck:
     date: str | None = None
     calls_left: str | None = None
     credits: float | None = None
-
-
-class CallbackScope(StrEnum):
-    """For what a provider is given an address for its webhooks."""
-
-    TASK = "task"
-    """With each create call."""
-    ACCOUNT = "account"
-    """Once, by a person, for all tasks of an account."""
-    NONE = "none"
-
-
-class CancelScope(StrEnum):
-    """Which tasks a provider cancels."""
-
-    ANY = "any"
-    QUEUED = "queued"
-    """Only those that it has not begun."""
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
-    """What a provider can do, as data.
-
-    `proofs` names what its webhooks bring as proof besides the token in their path, such as `standard webhooks`; none
-    if they bring nothing. `sends_secret` says whether they send back a secret in a header, so that their path needs no
-    token. `is_thin` says whether they only tell that there is news, so that each task is asked for. `lists` says
-    whether it has a list of its tasks, which `history` reads to the end; `finds` whether it can be asked for a task by
-    a reference of ours, which `find` does, be it for tasks of some types alone. `output_seconds` and `record_seconds`
-    say how long outputs and tasks are kept there, `least_poll_seconds` how far apart looks at one task must be at
-    least; None where that is not known. `erases_ended` says that the call which cancels a task would erase one that has
-    ended, so that it is looked at first. `outputs_need_key` says whether an output is fetched with the account's key.
-    """
-
-    callback: CallbackScope
-    proofs: tuple[str, ...] = ()
-    sends_secret: bool = False
-    is_thin: bool = False
-    cancels: CancelScope = CancelScope.NONE
-    erases_ended: bool = False
-    lists: bool = False
-    finds: bool = False
-    output_seconds: float | None = None
-    record_seconds: float | None = None
-    least_poll_seconds: float | None = None
-    outputs_need_key: bool = False
-
-
-Headers = Sequence[tuple[bytes, bytes]]
-"""The headers of a request, with names in lower case."""
-
-
-class Signature(StrEnum):
-    """What a provider's own signature of a webhook has shown."""
-
-    VALID = "valid"
-    WRONG = "wrong"
-    """It is missing, or made with another key, or about another body or time."""
-    UNCHECKED = "unchecked"
-    """The keys to check it with cannot be had now: what the webhook says is not believed, and asked for instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class LookNow:
-    """A webhook that only says that there is news of a task, which is to be asked for; None if it does not say which.
-
-    `body` is not an update: a thin event, or one whose result is in a second call.
-    """
-
-    provider_task_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChallengeAnswer:
-    """What a provider expects as answer to a webhook that is about no task (a challenge)."""
-
-    body: bytes
-    content_type: str = "application/json"
-
-
-WebhookOutcome = ProviderUpdate | LookNow | ChallengeAnswer
 
 
 class MalformedUpdate(ValueError):

@@ -11,7 +11,8 @@ from typing import Protocol, cast
 
 from receiver.errors import NotFound
 from receiver.providers.accounts import ProviderAccount
-from receiver.providers.base import Capabilities, ForwardingProvider, Provider
+from receiver.providers.base import ForwardingProvider, Provider
+from receiver.providers.capabilities import Capabilities
 
 ReadAccount = Callable[[int], Awaitable[ProviderAccount | None]]
 """Returns the account of the database with this row key, None if there is none."""

@@ -5,9 +5,10 @@ How a body is read, and what of it is a secret, is the provider's: its package d
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 import httpx
@@ -141,29 +142,21 @@ class HTTPCalls(ABC, Generic[R]):
         `url` is a path below the base URL, or a whole URL. `headers` are sent besides those of every call. Of a success
         whose content type is one of `file_types` the body is not read: it may be a video.
         """
+        send = partial(self._exchange, method, url, params, content, headers, hidden, file_types)
         if self._room is None:
-            return await self._call(method, url, params, content, headers, hidden, caller, confirm, file_types)
+            return await self._call(send, caller, confirm)
         try:
             async with asyncio.timeout(LONGEST_WAIT_FOR_ROOM):
                 await self._room.acquire()
         except TimeoutError:
             return NotSent("as many calls are open as the account may have at a time", 1.0)
         try:
-            return await self._call(method, url, params, content, headers, hidden, caller, confirm, file_types)
+            return await self._call(send, caller, confirm)
         finally:
             self._room.release()
 
     async def _call(
-        self,
-        method: str,
-        url: str,
-        params: Mapping[str, str | int] | None,
-        content: bytes | None,
-        headers: Mapping[str, str] | None,
-        hidden: str,
-        caller: CallerKey | None,
-        confirm: ConfirmSend | None,
-        file_types: Sequence[str],
+        self, send: Callable[[], Awaitable[R]], caller: CallerKey | None, confirm: ConfirmSend | None
     ) -> R | NotSent | ResponseLost:
         # No longer than for a response: the lease on the task runs out while the call waits.
         if not await self.rate_limiter.acquire_within(self._timeout, caller):
@@ -173,7 +166,7 @@ class HTTPCalls(ABC, Generic[R]):
         try:
             # The timeouts of the phases do not bound a response that arrives byte by byte.
             async with asyncio.timeout(self._connect + 3 * self._timeout):
-                response = await self._exchange(method, url, params, content, headers, hidden, file_types)
+                response = await send()
         except NOT_SENT as error:
             return NotSent(_cause(error))
         except LeaseEnded:

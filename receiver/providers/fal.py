@@ -9,21 +9,12 @@ from urllib.parse import quote
 from models import TaskStatus
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers.api import BaseAPI, CannotAsk, Credentials, Judgement, Request
-from receiver.providers.base import (
-    CallbackScope,
-    CancelScope,
-    Capabilities,
-    Headers,
-    LookNow,
-    MalformedUpdate,
-    NewTask,
-    ProviderTask,
-    Signature,
-    WebhookOutcome,
-)
+from receiver.providers.base import MalformedUpdate, NewTask, ProviderTask
 from receiver.providers.calls import CallResponse
+from receiver.providers.capabilities import CallbackScope, CancelScope, Capabilities
 from receiver.providers.proofs import header, is_recent, verify_ed25519
 from receiver.providers.reports import failure, id_of, object_of, report, status_of
+from receiver.providers.webhook_outcomes import Headers, LookNow, Signature, WebhookOutcome
 
 _WORDS = {
     "in_queue": TaskStatus.PENDING,

@@ -7,23 +7,13 @@ from urllib.parse import quote
 
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers.api import BaseAPI, CannotAsk, Credentials, Judgement, Request
-from receiver.providers.base import (
-    CallbackScope,
-    CancelScope,
-    Capabilities,
-    ChallengeAnswer,
-    Headers,
-    LookNow,
-    MalformedUpdate,
-    NewTask,
-    ProviderTask,
-    Signature,
-    WebhookOutcome,
-)
+from receiver.providers.base import MalformedUpdate, NewTask, ProviderTask
 from receiver.providers.calls import CallResponse
+from receiver.providers.capabilities import CallbackScope, CancelScope, Capabilities
 from receiver.providers.gemini_answers import BASE_URL, BATCH, NAME, OPERATION, is_text, read_task
 from receiver.providers.proofs import header, verify_standard_public
 from receiver.providers.reports import id_of, object_of
+from receiver.providers.webhook_outcomes import ChallengeAnswer, Headers, LookNow, Signature, WebhookOutcome
 
 _MODEL = re.compile(r"(?:models/)?([\w.-]+)", re.ASCII)
 _INTERACTION_ID = "v1_"

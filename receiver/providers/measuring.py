@@ -4,7 +4,8 @@ from collections.abc import Awaitable
 from time import monotonic
 from typing import TypeVar
 
-from receiver.providers.base import PROVIDER_UNAUTHORIZED, NoAnswer, NotForwarded, Refused
+from receiver.providers.base import PROVIDER_UNAUTHORIZED, NoAnswer, Refused
+from receiver.providers.forwarded import NotForwarded
 from receiver.telemetry.metrics import counted, provider_calls, provider_seconds, timed
 
 _Outcome = TypeVar("_Outcome")

@@ -7,22 +7,12 @@ from models import TaskStatus
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers import fields
 from receiver.providers.api import BaseAPI, CannotAsk, Credentials, Judgement, Request
-from receiver.providers.base import (
-    CallbackScope,
-    CancelScope,
-    Capabilities,
-    ChallengeAnswer,
-    Headers,
-    LookNow,
-    MalformedUpdate,
-    NewTask,
-    ProviderTask,
-    Signature,
-    WebhookOutcome,
-)
+from receiver.providers.base import MalformedUpdate, NewTask, ProviderTask
 from receiver.providers.calls import CallResponse
+from receiver.providers.capabilities import CallbackScope, CancelScope, Capabilities
 from receiver.providers.proofs import verify_standard
 from receiver.providers.reports import failure, id_of, object_of, report, status_of
+from receiver.providers.webhook_outcomes import ChallengeAnswer, Headers, LookNow, Signature, WebhookOutcome
 
 _BASE_URL = "https://api.openai.com"
 _RESPONSE_TYPES = frozenset({"", "response"})

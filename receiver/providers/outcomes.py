@@ -4,8 +4,9 @@ The rules for create calls are those of `receiver.providers.piapi.outcomes`, whi
 than its HTTP status it says by `judge`.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from receiver.domain.updates import Source
 from receiver.providers.api import API, Judgement, Request
@@ -34,7 +35,10 @@ from receiver.providers.statuses import GONE, LOST_AT_GATEWAY, NOT_MADE, PROVIDE
 _LATER_OR_MADE = TEMPORARY - NOT_MADE
 """Refusals that pass, of a call that may have made a task all the same: a server that waits no longer (408)."""
 
+_LARGEST_DETAIL = 4096
+
 MadeCall = CallResponse | NotSent | ResponseLost
+T = TypeVar("T")
 
 
 def unauthorized(provider: str, account: str, words: str) -> Refused:
@@ -110,11 +114,8 @@ def fetch_outcome(outcome: MadeCall, api: API, task: ProviderTask, account: str)
     if (failed := failed_look(outcome, api, account)) is not None:
         return failed
     assert isinstance(outcome, CallResponse)  # noqa: S101 - the others are failed looks
-    try:
-        update = api.read_look(outcome, task)
-    except MalformedUpdate as error:
-        return NoAnswer(f"the provider's response cannot be used: {error}", seen=seen(outcome))
-    return update if isinstance(update, Request) else found(update, task)
+    update = _read(outcome, lambda: api.read_look(outcome, task))
+    return update if isinstance(update, Request | NoAnswer) else found(update, task)
 
 
 def result_outcome(outcome: MadeCall, api: API, task: ProviderTask, look: CallResponse, account: str) -> FetchOutcome:
@@ -122,10 +123,8 @@ def result_outcome(outcome: MadeCall, api: API, task: ProviderTask, look: CallRe
     if not isinstance(outcome, CallResponse) or not api.is_result(outcome):
         failed = failed_look(outcome, api, account)
         return failed or NoAnswer(_unusable(api, outcome), seen=seen(outcome))
-    try:
-        return found(api.read_result(outcome, task, look), task)
-    except MalformedUpdate as error:
-        return NoAnswer(f"the provider's response cannot be used: {error}", seen=seen(outcome))
+    update = _read(outcome, lambda: api.read_result(outcome, task, look))
+    return update if isinstance(update, NoAnswer) else found(update, task)
 
 
 def found_outcome(outcome: MadeCall, api: API, reference: str, account: str) -> FetchOutcome | Request:
@@ -133,13 +132,10 @@ def found_outcome(outcome: MadeCall, api: API, reference: str, account: str) -> 
     if (failed := failed_look(outcome, api, account)) is not None:
         return failed
     assert isinstance(outcome, CallResponse)  # noqa: S101 - the others are failed looks
-    try:
-        read = api.read_found(outcome, reference)
-    except MalformedUpdate as error:
-        return NoAnswer(f"the provider's response cannot be used: {error}", seen=seen(outcome))
+    read = _read(outcome, lambda: api.read_found(outcome, reference))
     if read is None:
         return Missing("the provider has no task with our reference", seen(outcome))
-    return read if isinstance(read, Request) else Found(replace(read, source=Source.POLL))
+    return read if isinstance(read, Request | NoAnswer) else Found(replace(read, source=Source.POLL))
 
 
 def found(update: Any, task: ProviderTask) -> FetchOutcome:
@@ -191,6 +187,14 @@ def seen(outcome: MadeCall) -> str:
     return f"HTTP {outcome.status} with {outcome.size} bytes" if isinstance(outcome, CallResponse) else ""
 
 
+def _read(answer: CallResponse, read: Callable[[], T]) -> T | NoAnswer:
+    """Return what `read` makes of an answer about a task; `NoAnswer` for one in which it is not as it must be."""
+    try:
+        return read()
+    except MalformedUpdate as error:
+        return NoAnswer(f"the provider's response cannot be used: {error}", seen=seen(answer))
+
+
 def _unusable(api: API, outcome: MadeCall) -> str:
     return api.message(outcome) if isinstance(outcome, CallResponse) else outcome.message
 
@@ -198,6 +202,3 @@ def _unusable(api: API, outcome: MadeCall) -> str:
 def _detail(answer: CallResponse) -> Any:
     """Return the body of a refusal, if it says more than its words and is not large."""
     return answer.body if isinstance(answer.body, dict) and answer.size <= _LARGEST_DETAIL else None
-
-
-_LARGEST_DETAIL = 4096

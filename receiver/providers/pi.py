@@ -8,20 +8,12 @@ from models import TaskStatus
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers import fields
 from receiver.providers.api import BaseAPI, CannotAsk, Credentials, Judgement, Request
-from receiver.providers.base import (
-    CallbackScope,
-    Capabilities,
-    Headers,
-    LookNow,
-    MalformedUpdate,
-    NewTask,
-    ProviderTask,
-    Signature,
-    WebhookOutcome,
-)
+from receiver.providers.base import MalformedUpdate, NewTask, ProviderTask
 from receiver.providers.calls import CallResponse
+from receiver.providers.capabilities import CallbackScope, Capabilities
 from receiver.providers.proofs import header, verify_hmac_hex
 from receiver.providers.reports import failure, id_of, object_of, report, status_of
+from receiver.providers.webhook_outcomes import Headers, LookNow, Signature, WebhookOutcome
 
 RUN_MODEL = "runs"
 _WORDS = {

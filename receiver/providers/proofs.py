@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from receiver.domain.signatures import signing_key
-from receiver.providers.base import Headers, Signature
+from receiver.providers.webhook_outcomes import Headers, Signature
 
 TOLERANCE_SECONDS = 300
 """How far from now a signed time may be. Source: Standard Webhooks 1.0.0 leaves it open, its libraries take this."""

@@ -48,7 +48,12 @@ def object_of(value: Any) -> dict[str, Any]:
 
 def id_of(value: dict[str, Any], name: str) -> str:
     """Return a task's id in an object. Raises `MalformedUpdate` if there is none."""
-    found = fields.read_task_id(value.get(name))
+    return checked_id(value.get(name), name)
+
+
+def checked_id(value: Any, name: str) -> str:
+    """Return a task's id, which is at `name` in an answer. Raises `MalformedUpdate` for what can be none."""
+    found = fields.read_task_id(value)
     if not found:
         raise MalformedUpdate(f"{name} must be a text that is not empty, or a whole number")
     if len(found) > LONGEST_ID:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models import TaskStatus
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers.api import CannotAsk, Request, Window
-from receiver.providers.base import ChallengeAnswer, LookNow, MalformedUpdate, NewTask, ProviderTask, Signature
+from receiver.providers.base import MalformedUpdate, NewTask, ProviderTask
 from receiver.providers.calls import CallResponse
 from receiver.providers.declared.api import DeclaredAPI
 from receiver.providers.declared.expressions import Expression
@@ -23,6 +23,7 @@ from receiver.providers.declared.files import SHIPPED, names_in
 from receiver.providers.declared.reading import read_file
 from receiver.providers.outcomes import cancel_outcome, fetch_outcome, found_outcome, result_outcome, submit_outcome
 from receiver.providers.proofs import verify_standard
+from receiver.providers.webhook_outcomes import ChallengeAnswer, LookNow, Signature
 from tests.fakes.declared import EXAMPLES, path_of
 
 GOOD = (EXAMPLES / "everything.toml").read_text()

@@ -12,11 +12,12 @@ import pytest
 
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers.api import API, Request
-from receiver.providers.base import Accepted, Found, LookNow, NewTask, ProviderTask, Signature
+from receiver.providers.base import Accepted, Found, NewTask, ProviderTask
 from receiver.providers.calls import CallResponse
 from receiver.providers.outcomes import cancel_outcome, fetch_outcome, result_outcome, submit_outcome
 from receiver.providers.registry import APIS
 from receiver.providers.reports import told_wait
+from receiver.providers.webhook_outcomes import LookNow, Signature
 
 FOLDER = Path(__file__).parent.parent / "payloads" / "providers"
 EXCHANGES = [

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from receiver.providers.base import CallbackScope, CancelScope
+from receiver.providers.capabilities import CallbackScope, CancelScope
 from receiver.providers.declared.file_form import (
     OF_LIST,
     OF_PROOF,

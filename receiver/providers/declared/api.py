@@ -11,25 +11,16 @@ from models import TaskStatus
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers import fields
 from receiver.providers.api import BaseAPI, CannotAsk, Credentials, Judgement, ListPage, Request, Window
-from receiver.providers.base import (
-    CallbackScope,
-    Capabilities,
-    ChallengeAnswer,
-    Headers,
-    LookNow,
-    MalformedUpdate,
-    NewTask,
-    ProviderTask,
-    Signature,
-    WebhookOutcome,
-)
+from receiver.providers.base import MalformedUpdate, NewTask, ProviderTask
 from receiver.providers.calls import CallResponse
+from receiver.providers.capabilities import CallbackScope, Capabilities
 from receiver.providers.declared.auth import auth_headers
 from receiver.providers.declared.file_form import ProviderFile, ResultTable, WebhookTable
 from receiver.providers.declared.requests import as_form, check_form, moment_values, request_of, task_values, with_value
 from receiver.providers.declared.signatures import described, verified
 from receiver.providers.declared.tasks import TaskReader
 from receiver.providers.reports import failure, report
+from receiver.providers.webhook_outcomes import ChallengeAnswer, Headers, LookNow, Signature, WebhookOutcome
 
 _JUDGEMENTS = {
     "unauthorized": Judgement.UNAUTHORIZED,

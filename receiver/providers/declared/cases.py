@@ -16,15 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers.api import CannotAsk, FormPart, Judgement, Request
-from receiver.providers.base import (
-    Accepted,
-    ChallengeAnswer,
-    Found,
-    LookNow,
-    MalformedUpdate,
-    NewTask,
-    ProviderTask,
-)
+from receiver.providers.base import Accepted, Found, MalformedUpdate, NewTask, ProviderTask
 from receiver.providers.calls import CallResponse, is_file_type
 from receiver.providers.declared.api import DeclaredAPI
 from receiver.providers.declared.faults import FaultyFile, FileFault
@@ -36,6 +28,7 @@ from receiver.providers.outcomes import (
     result_outcome,
     submit_outcome,
 )
+from receiver.providers.webhook_outcomes import ChallengeAnswer, LookNow
 
 _ACCOUNT = "default"
 _HIDDEN = "..."

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models import TaskStatus
-from receiver.providers.base import CallbackScope, CancelScope
+from receiver.providers.capabilities import CallbackScope, CancelScope
 from receiver.providers.declared.expressions import Expression
 from receiver.providers.declared.key_types import (
     HEADER_NAME,

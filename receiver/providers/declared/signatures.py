@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from receiver.providers.base import Headers, Signature
 from receiver.providers.declared.file_form import ProofTable
 from receiver.providers.proofs import (
     fields_of,
@@ -15,6 +14,7 @@ from receiver.providers.proofs import (
     verify_hmac_hex,
     verify_standard,
 )
+from receiver.providers.webhook_outcomes import Headers, Signature
 
 _HEADER = "header."
 _BODY = "{body}"

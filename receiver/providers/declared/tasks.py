@@ -11,7 +11,7 @@ from receiver.providers.api import CannotAsk
 from receiver.providers.base import MalformedUpdate
 from receiver.providers.declared.expressions import Expression
 from receiver.providers.declared.file_form import ProviderFile, ReadingTable
-from receiver.providers.reports import LONGEST_ID, failure, report, status_of
+from receiver.providers.reports import LONGEST_ID, checked_id, failure, report, status_of
 
 _TOKEN = re.compile(r"(/hooks/[^/?]+/[^/?]+)/[^/?]+")
 """The proof in an address of ours."""
@@ -31,12 +31,7 @@ class TaskReader:
         """Return the id of the task in a body. Raises `MalformedUpdate` if there is none."""
         task = _object_in(body, place)
         expression = place.id or self._task.id
-        found = fields.read_task_id(expression.of(task))
-        if not found:
-            raise MalformedUpdate(f"{expression.text} must be a text that is not empty, or a whole number")
-        if len(found) > LONGEST_ID:
-            raise MalformedUpdate(f"{expression.text} may have at most {LONGEST_ID} characters")
-        return found
+        return checked_id(expression.of(task), expression.text)
 
     def read(self, body: Any, place: ReadingTable, *, without_word: TaskStatus | None = None) -> ProviderUpdate:
         """Return the update that the task in a body is. Raises `MalformedUpdate`.

@@ -13,25 +13,20 @@ from receiver.large_bodies import LARGE_BYTES, read_by_size
 from receiver.providers.api import Window
 from receiver.providers.base import (
     AccountCheck,
-    CallbackScope,
     CallerKey,
     CancelOutcome,
-    CancelScope,
-    Capabilities,
     ConfirmSend,
     FetchOutcome,
-    ForwardedRequest,
-    ForwardOutcome,
-    Headers,
     History,
     MalformedUpdate,
     Missing,
     NewTask,
     NoAnswer,
     ProviderTask,
-    Signature,
     SubmitOutcome,
 )
+from receiver.providers.capabilities import CallbackScope, CancelScope, Capabilities
+from receiver.providers.forwarded import ForwardedRequest, ForwardOutcome
 from receiver.providers.measuring import count_call, measured
 from receiver.providers.piapi import bodies
 from receiver.providers.piapi.calls import CallOutcome, Calls, PiAPIResponse
@@ -48,6 +43,7 @@ from receiver.providers.piapi.outcomes import (
 )
 from receiver.providers.piapi.tasks import read_task
 from receiver.providers.rate_limiter import RateLimiter
+from receiver.providers.webhook_outcomes import Headers, Signature
 
 
 class PiAPI:

@@ -14,16 +14,9 @@ import httpx
 from receiver.clock import wall_now
 from receiver.domain.hidden_text import HiddenText
 from receiver.domain.retry_after import retry_after_seconds
-from receiver.providers.base import (
-    PROVIDER_UNAUTHORIZED,
-    AnswerCut,
-    CallerKey,
-    ForwardedAnswer,
-    ForwardedRequest,
-    ForwardOutcome,
-    NotForwarded,
-)
+from receiver.providers.base import PROVIDER_UNAUTHORIZED, CallerKey
 from receiver.providers.calls import LONGEST_CONNECT, LONGEST_RETRY_AFTER, NOT_SENT, pause_if_asked
+from receiver.providers.forwarded import AnswerCut, ForwardedAnswer, ForwardedRequest, ForwardOutcome, NotForwarded
 from receiver.providers.piapi.outcomes import names_our_key
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import exchange, open_transport
