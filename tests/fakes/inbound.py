@@ -20,6 +20,14 @@ def hook_secret(world: World, task_id: str) -> str:
     return KeyRing(master_keys(world.settings)).hook_secret(task_id)
 
 
+async def refused_count(world: World, provider: str = "piapi") -> float:
+    """Return the metric of a provider's webhooks that were refused for their secret or signature."""
+    for line in (await world.api.get("/metrics")).text.splitlines():
+        if line.startswith(f'ringback_inbound_refused_total{{provider="{provider}"}}'):
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
 def notice(provider_task_id: str, status: str, **fields: Any) -> dict[str, Any]:
     """Return a webhook's body (`receiver/providers/piapi/CONTRACT.md`, section "Webhook")."""
     task = {"task_id": provider_task_id, "model": "Qubico/flux1-schnell", "task_type": "txt2img", "status": status}

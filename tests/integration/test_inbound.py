@@ -13,7 +13,7 @@ import pytest_asyncio
 from receiver.domain.ids import new_id
 from receiver.storage.database import Database
 from receiver.storage.writer import Writer
-from tests.fakes.inbound import hook_secret, notice, post, report
+from tests.fakes.inbound import hook_secret, notice, post, refused_count, report
 from tests.fakes.rows import RECEIPTS, select
 from tests.fakes.world import FAST_POLLING, World, in_process, in_processes
 
@@ -40,14 +40,6 @@ async def world(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Async
     """One world for all tests of this module: each uses only its own tasks."""
     async with in_process(tmp_path_factory.mktemp("world")) as world:
         yield world
-
-
-async def refused_count(world: World) -> float:
-    """Return the metric of webhooks that were refused for their secret."""
-    for line in (await world.api.get("/metrics")).text.splitlines():
-        if line.startswith('ringback_inbound_refused_total{provider="piapi"}'):
-            return float(line.rpartition(" ")[2])
-    return 0.0
 
 
 def receipts_of(world: World, task_id: str) -> list[dict[str, Any]]:

@@ -1,13 +1,11 @@
-"""A webhook at the address of another provider than its task's: the token of its path is good there too."""
+"""A right token proves nothing alone where webhooks are signed, nor at the address of another provider."""
 
 from pathlib import Path
 
 from receiver.domain.ids import new_id
-from tests.fakes.inbound import hook_secret, notice
+from tests.fakes.inbound import SILENT, hook_secret, notice, refused_count
 from tests.fakes.rows import RECEIPTS, select
 from tests.fakes.world import in_process
-
-SILENT = {"outcome": "never", "webhook": "lost"}
 
 
 async def test_a_provider_that_signs_nothing_is_no_way_around_the_signature_of_another(tmp_path: Path) -> None:
@@ -27,3 +25,15 @@ async def test_a_provider_that_signs_nothing_is_no_way_around_the_signature_of_a
         assert {(each["task_uid"], each["reason"], each["organization_id"]) for each in kept} == {
             (uid, "conflicting", 1)
         }
+
+
+async def test_a_right_token_with_a_wrong_signature_is_401_and_counted(tmp_path: Path) -> None:
+    async with in_process(tmp_path, poll_first_seconds="600") as world:
+        created = await world.create(SILENT, provider="replicate", model="stability-ai/sdxl", task_type="any")
+        uid = created.json()["data"]["task_id"]
+        before = await refused_count(world, "replicate")
+        there = {"id": (await world.task(uid))["provider_task_id"], "status": "succeeded", "output": []}
+        answer = await world.provider.post(f"{world.base}/hooks/replicate/{uid}/{hook_secret(world, uid)}", json=there)
+        assert (answer.status_code, "signature" in answer.text) == (401, True)
+        assert await refused_count(world, "replicate") == before + 1
+        assert (await world.task(uid))["status"] != "completed"

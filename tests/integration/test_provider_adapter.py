@@ -6,12 +6,14 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from receiver.providers import Accepted, Found, NewTask, NoAnswer, ProviderTask, Refused, Signature
 from receiver.providers.accounts import ProviderAccount
 from receiver.providers.adapter import Adapter
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.registry import APIS
+from receiver.sandbox.signatures import public_jwks, signed_by_key, standard_headers
 from tests.integration.scripted_piapi import FakeServer, reply
 
 pytestmark = pytest.mark.no_database("an adapter asks the provider alone")
@@ -91,6 +93,20 @@ async def test_while_there_are_no_signing_keys_they_are_not_asked_for_by_every_w
         found = await asyncio.gather(*(fal.check_signature(b"{}", []) for _ in range(20)))
     assert set(found) == {Signature.UNCHECKED}
     assert len(server.requests) == 1
+
+
+async def test_signing_keys_are_fetched_once_a_day(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("receiver.providers.adapter.monotonic", lambda: clock[0])
+    key = Ed25519PrivateKey.generate()
+    headers = standard_headers(b"{}", lambda content: [signed_by_key(key, content)])
+    given = [(name.encode(), value.encode()) for name, value in headers.items()]
+    server.responds(reply(200, public_jwks([key])))
+    async with adapter_at(server.url, "gemini") as gemini:
+        for seconds, fetches in ((0, 1), (0, 1), (86_399, 1), (2, 2), (86_399, 2)):
+            clock[0] += seconds
+            assert await gemini.check_signature(b"{}", given) == Signature.VALID
+            assert len(server.requests) == fetches
 
 
 @pytest.mark.parametrize("name", ["fal", "replicate", "gemini", "openai"])
