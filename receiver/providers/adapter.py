@@ -1,7 +1,7 @@
 """A provider behind the protocol, for any API that `receiver.providers.api` describes, with one account of it."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -442,8 +442,3 @@ def _plain(body: bytes, secrets: Sequence[str]) -> str:
 
 def _size(outcome: MadeCall) -> int:
     return outcome.size if isinstance(outcome, CallResponse) else 0
-
-
-def request_headers(headers: Headers) -> Mapping[str, str]:
-    """Return the headers of a request by name, the last one where a name comes several times."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
