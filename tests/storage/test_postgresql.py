@@ -18,7 +18,7 @@ from receiver.storage.organizations import count_webhooks, is_below
 from receiver.storage.postgresql import transaction as hot
 from receiver.storage.tables import deliveries, subscriptions, tasks
 from receiver.storage.tasks import TaskFilter, task_by_id, tasks_matching
-from receiver.storage.transaction import Transaction
+from receiver.storage.transaction import TaskChange, Transaction
 from tests.fakes.databases import outside, read_only, settings_in
 from tests.storage.rows import (
     NOW,
@@ -325,3 +325,26 @@ async def test_no_claim_scans_a_whole_table_while_all_of_it_is_due(full: str) ->
         plan = await plan_of(full, query, *arguments)
         assert "Seq Scan on task" not in plan, f"{name}:\n{plan}"
         assert "Seq Scan on delivery" not in plan, f"{name}:\n{plan}"
+
+
+async def test_the_statements_of_a_webhook_are_not_planned_each_time(database: Database) -> None:
+    (key,) = await add_tasks(database, row := task_row())
+    subscription = await add_subscription(database)
+
+    async def once(tx: Transaction) -> dict[str, int]:
+        await tx.load_tasks([row["uid"]], [("piapi", "pt-1")])
+        await tx.update_tasks([TaskChange(key, row["status"], row["attempt"], {"progress": 7, "output": {"a": 1}})])
+        (event,) = await tx.insert_events([new_event(key)])
+        await tx.listeners([1], [])
+        (delivery,) = await tx.insert_deliveries([new_delivery(subscription, event, key, attempt=1)])
+        await tx.settle([new_settlement(delivery, subscription)])
+        await tx.failing([subscription])
+        plans = text("SELECT statement, custom_plans FROM pg_prepared_statements WHERE custom_plans > 0")
+        return {found.statement: found.custom_plans for found in await tx.execute(plans)}
+
+    for _ in range(5):  # as often as PostgreSQL plans before it decides
+        before = await database.writer.run(once)
+    for _ in range(5):
+        after = await database.writer.run(once)
+    assert after == before
+    assert len([count for count in after.values() if count == 5]) == 7
