@@ -24,11 +24,11 @@ async def record(tx: Transaction, events: Sequence[NewEvent], after_commit: Afte
     """
     if not events:
         return
-    keys = await tx.insert_events(events)
     pending = after_commit.pending_fan_outs
     organizations = {event.organization_id for event in events}
     later = {each for each in organizations if pending.has_many(each)}
-    listeners = await tx.listeners(
+    keys, listeners = await tx.append_events(
+        events,
         organizations - later,
         {event.callback_id for event in events if event.callback_id is not None},
     )

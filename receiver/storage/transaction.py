@@ -180,6 +180,12 @@ class Transaction(Protocol):
         """Insert events; return their sequence numbers in order."""
         ...
 
+    async def append_events(
+        self, events: Sequence[NewEvent], organization_ids: Collection[int], callback_ids: Collection[int]
+    ) -> tuple[list[int], list[Listener]]:
+        """Do what `insert_events` does with these events, and return what `listeners` does, in one round trip."""
+        ...
+
     async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
         """Insert deliveries; return their row keys in order."""
         ...

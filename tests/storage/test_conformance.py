@@ -11,6 +11,7 @@ from models import EventType, Submission, SubscriptionKind, TaskStatus
 from receiver.domain.ids import new_id
 from receiver.domain.task_state import TaskState
 from receiver.storage.database import Database
+from receiver.storage.subscriptions import set_failing_since
 from receiver.storage.tables import events, tasks
 from receiver.storage.transaction import Listener, TaskChange, Transaction
 from tests.storage.rows import (
@@ -18,7 +19,9 @@ from tests.storage.rows import (
     add_organization,
     add_subscription,
     add_tasks,
+    new_delivery,
     new_event,
+    new_settlement,
     task_by_key,
     task_row,
 )
@@ -198,6 +201,47 @@ async def test_listeners_are_active_and_of_the_organization_or_a_named_callback(
     ]
     assert [each.id for each in await listeners({1, other}, set())] == [registered, of_other]
     assert await listeners(set(), set()) == []
+
+
+async def test_events_are_appended_together_with_reading_who_listens(database: Database) -> None:
+    other = await add_organization(database, "other")
+    (task,) = await add_tasks(database, task_row())
+    registered = await add_subscription(database, event_types=[EventType.TASK_FAILED], filters={"model": ["flux"]})
+    await add_subscription(database, organization_id=other)
+    callback = await add_subscription(database, kind=SubscriptionKind.CALLBACK, fingerprint="a", ordered=True)
+    new = [new_event(task, type=EventType.TASK_CREATED), new_event(task), new_event(None)]
+
+    async def appended(tx: Transaction) -> list[Listener]:
+        keys, listeners = await tx.append_events(new, [1], [callback])
+        rows = await tx.execute(select(events.c.id, events.c.uid).order_by(events.c.id))
+        assert [(row.id, row.uid) for row in rows] == list(zip(keys, (event.uid for event in new), strict=True))
+        assert sorted(listeners, key=lambda each: each.id) == sorted(
+            await tx.listeners([1], [callback]), key=lambda each: each.id
+        )
+        return listeners
+
+    assert {each.id for each in await database.writer.run(appended)} == {registered, callback}
+    assert await database.writer.run(lambda tx: tx.append_events([new_event(task)], [], [])) == ([4], [])
+
+
+async def test_what_fails_is_known_with_what_is_settled_and_after_a_change(database: Database) -> None:
+    (task,) = await add_tasks(database, task_row())
+    well, failing, other = [await add_subscription(database) for _ in range(3)]
+    (event,) = await database.writer.run(lambda tx: tx.insert_events([new_event(task)]))
+    new = [new_delivery(each, event, task, attempt=1) for each in (well, failing)]
+    keys = await database.writer.run(lambda tx: tx.insert_deliveries(new))
+    await database.writer.run(lambda tx: set_failing_since(tx, [failing, other], NOW))
+
+    async def settled(tx: Transaction) -> None:
+        done = [new_settlement(keys[0], well), new_settlement(keys[1], failing), new_settlement(keys[1], failing)]
+        assert await tx.settle(done) == [True, True, False]
+        assert await tx.failing([well, failing]) == {failing}
+        assert await tx.failing([well]) == set()
+        assert await tx.failing([well, other]) == {other}
+        await set_failing_since(tx, [failing], None)
+        assert await tx.failing([well, failing]) == set()
+
+    await database.writer.run(settled)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -286,7 +286,7 @@ HOT: dict[str, tuple[str, list[Any]]] = {
     "claim polls": (hot._CLAIM_POLLS, [NOW, NOW, 64, 0]),
     "claim unsent": (hot._CLAIM_UNSENT, [NOW, NOW, 64, 0, False]),
     "claim deliveries": (hot._CLAIM_DELIVERIES, [[], NOW, 100, NOW, 400, []]),
-    "settle": (hot._SETTLE, [[1], [1], ["delivered"], [None], [NOW], [NOW], [1], [200], [None], [""]]),
+    "settle": (hot._SETTLE, [[1], [1], ["delivered"], [None], [NOW], [NOW], [1], [200], [None], [""], [1]]),
 }
 
 
@@ -334,11 +334,9 @@ async def test_the_statements_of_a_webhook_are_not_planned_each_time(database: D
     async def once(tx: Transaction) -> dict[str, int]:
         await tx.load_tasks([row["uid"]], [("piapi", "pt-1")])
         await tx.update_tasks([TaskChange(key, row["status"], row["attempt"], {"progress": 7, "output": {"a": 1}})])
-        (event,) = await tx.insert_events([new_event(key)])
-        await tx.listeners([1], [])
+        (event,), _ = await tx.append_events([new_event(key)], [1], [])
         (delivery,) = await tx.insert_deliveries([new_delivery(subscription, event, key, attempt=1)])
         await tx.settle([new_settlement(delivery, subscription)])
-        await tx.failing([subscription])
         plans = text("SELECT statement, custom_plans FROM pg_prepared_statements WHERE custom_plans > 0")
         return {found.statement: found.custom_plans for found in await tx.execute(plans)}
 
@@ -347,4 +345,4 @@ async def test_the_statements_of_a_webhook_are_not_planned_each_time(database: D
     for _ in range(5):
         after = await database.writer.run(once)
     assert after == before
-    assert len([count for count in after.values() if count == 5]) == 7
+    assert len([count for count in after.values() if count == 5]) == 5

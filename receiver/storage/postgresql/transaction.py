@@ -197,24 +197,37 @@ WITH given AS MATERIALIZED (
     INSERT INTO delivery_attempt (delivery_id, number, started_at, duration_ms, status_code, error, response)
     SELECT given.id, given.attempt, started_at, duration_ms, status_code, error, response
     FROM given JOIN delivery ON delivery.id = given.id ON CONFLICT (delivery_id, number) DO NOTHING
+), settled AS (
+    UPDATE delivery SET status = given.status, due_at = given.due_at, leased = false, settled_at = given.settled_at
+    FROM held JOIN given ON given.id = held.id AND given.attempt = held.attempt
+    WHERE delivery.id = held.id RETURNING delivery.id, delivery.attempt
 )
-UPDATE delivery SET status = given.status, due_at = given.due_at, leased = false, settled_at = given.settled_at
-FROM held JOIN given ON given.id = held.id AND given.attempt = held.attempt
-WHERE delivery.id = held.id RETURNING delivery.id, delivery.attempt
+SELECT id, attempt FROM settled
+UNION ALL
+SELECT id, NULL FROM subscription WHERE id = ANY((SELECT $11::bigint[])::bigint[]) AND failing_since IS NOT NULL
 """
 """Writes outcomes of attempts: `held` are those whose delivery is still pending at this attempt, and only their
-deliveries change; the attempt itself is recorded (`tried`) in any case, once, as long as its delivery exists."""
+deliveries change; the attempt itself is recorded (`tried`) in any case, once, as long as its delivery exists.
 
-_LISTENERS = f"""
-SELECT id, organization_id, kind, event_types, ordered, filters, ordered AND EXISTS (
+A row without an attempt is a subscription among those in `$11` that is failing: who settles asks for them next."""
+
+
+def _listeners(organization_ids: str, callback_ids: str) -> str:
+    """Return the query for the active subscriptions of these organizations, and of these callbacks."""
+    columns = "id, NULL::uuid AS uid, organization_id, kind, event_types, ordered, filters"
+    return f"""
+SELECT {columns}, ordered AND EXISTS (
     SELECT 1 FROM fan_out WHERE fan_out.organization_id = subscription.organization_id
-) FROM subscription
+) AS is_behind FROM subscription
 WHERE is_active AND deleted_at IS NULL AND kind = '{SubscriptionKind.REGISTERED}'
-AND organization_id = ANY((SELECT $1::bigint[])::bigint[])
+AND organization_id = ANY((SELECT {organization_ids}::bigint[])::bigint[])
 UNION ALL
-SELECT id, organization_id, kind, event_types, ordered, filters, false FROM subscription
-WHERE is_active AND deleted_at IS NULL AND id = ANY((SELECT $2::bigint[])::bigint[])
+SELECT {columns}, false FROM subscription
+WHERE is_active AND deleted_at IS NULL AND id = ANY((SELECT {callback_ids}::bigint[])::bigint[])
 """
+
+
+_LISTENERS = _listeners("$1", "$2")
 
 _LISTENERS_AFTER = f"""
 SELECT id, event_types, ordered, filters, CASE WHEN is_active THEN NULL ELSE updated_at END FROM subscription
@@ -244,6 +257,23 @@ _DELIVERY_COLUMNS = (
 )
 
 
+def _arrays(table: Table, names: Sequence[str], first: int) -> str:
+    return ", ".join(f"${number}::{_TYPES[table][name]}[]" for number, name in enumerate(names, first))
+
+
+_APPEND_EVENTS = f"""
+WITH new_event AS (
+    INSERT INTO event ({", ".join(_EVENT_COLUMNS)})
+    SELECT * FROM unnest({_arrays(event_table, _EVENT_COLUMNS, 1)}) RETURNING id, uid
+)
+SELECT id, uid, NULL AS organization_id, NULL AS kind, NULL AS event_types, NULL AS ordered, NULL AS filters,
+    NULL AS is_behind FROM new_event
+UNION ALL
+{_listeners("$9", "$10")}
+"""
+"""Inserts events, and reads the subscriptions that they may match, whose rows have no public id."""
+
+
 class PostgreSQLTransaction:
     """A transaction on the writer's connection: `core` is SQLAlchemy's connection, `driver` the one beneath it."""
 
@@ -252,9 +282,12 @@ class PostgreSQLTransaction:
         self.evidence = CommitEvidence()
         self._core = core
         self._driver = driver
+        self._seen: dict[int, bool] = {}
+        """Of the subscriptions of deliveries that were settled, whether each is failing; until that may change."""
 
     async def execute(self, statement: Executable, parameters: Sequence[Values] | None = None) -> Sequence[Row[Any]]:
         """Run a SQLAlchemy Core statement; return its rows, or an empty sequence."""
+        self._seen.clear()
         result = await self._core.execute(statement, parameters)
         return result.fetchall() if result.returns_rows else ()
 
@@ -299,17 +332,19 @@ class PostgreSQLTransaction:
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
         """Insert events; return their sequence numbers in order."""
-        columns: list[list[Any]] = [
-            [event.uid for event in events],
-            [event.organization_id for event in events],
-            [event.task_id for event in events],
-            [event.run_uid for event in events],
-            [event.type for event in events],
-            [write_document(event.snapshot) for event in events],
-            [event.created_at for event in events],
-            [event.request_id for event in events],
-        ]
-        return await self._insert(event_table, _EVENT_COLUMNS, columns)
+        return await self._insert(event_table, _EVENT_COLUMNS, _event_columns(events))
+
+    async def append_events(
+        self, events: Sequence[NewEvent], organization_ids: Collection[int], callback_ids: Collection[int]
+    ) -> tuple[list[int], list[Listener]]:
+        """Insert events and read `listeners`, with one statement."""
+        rows = await self._driver.fetch(
+            _APPEND_EVENTS, *_event_columns(events), list(organization_ids), list(callback_ids)
+        )
+        keys = {row["uid"]: row["id"] for row in rows if row["uid"] is not None}
+        self.evidence.inserted = (event_table.name, events[0].uid)
+        listeners = [_listener(row) for row in rows if row["uid"] is None]
+        return [keys[event.uid] for event in events], listeners
 
     async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
         """Insert deliveries; return their row keys in order."""
@@ -333,10 +368,7 @@ class PostgreSQLTransaction:
     async def listeners(self, organization_ids: Collection[int], callback_ids: Collection[int]) -> list[Listener]:
         """Return the active subscriptions that events of these organizations, or with these callbacks, may match."""
         rows = await self._driver.fetch(_LISTENERS, list(organization_ids), list(callback_ids))
-        return [
-            Listener(key, organization_id, SubscriptionKind(kind), frozenset(types), ordered, filters, is_behind)
-            for key, organization_id, kind, types, ordered, filters, is_behind in rows
-        ]
+        return [_listener(row) for row in rows]
 
     async def listeners_after(
         self, organization_id: int, after: int, until: int, since: datetime, limit: int
@@ -399,6 +431,8 @@ class PostgreSQLTransaction:
 
     async def failing(self, subscription_ids: Collection[int]) -> set[int]:
         """Return those of these subscriptions whose `failing_since` is set."""
+        if self._seen.keys() >= set(subscription_ids):
+            return {key for key in subscription_ids if self._seen[key]}
         rows = await self._driver.fetch(
             "SELECT id FROM subscription WHERE id = ANY((SELECT $1::bigint[])::bigint[]) AND failing_since IS NOT NULL",
             list(subscription_ids),
@@ -421,8 +455,11 @@ class PostgreSQLTransaction:
             [each.status_code for each in given],
             [write_text(each.error) for each in given],
             [write_text(each.response) for each in given],
+            list(dict.fromkeys(each.subscription_id for each in given)),
         )
-        held = {(row["id"], row["attempt"]) for row in rows}
+        held = {(key, attempt) for key, attempt in rows if attempt is not None}
+        failing = {key for key, attempt in rows if attempt is None}
+        self._seen = {each.subscription_id: each.subscription_id in failing for each in given}
         return [
             (each.delivery_id, each.attempt) in held and first[each.delivery_id, each.attempt] is each
             for each in settlements
@@ -463,8 +500,22 @@ def _update_tasks(names: tuple[str, ...]) -> str:
     )
 
 
-def _arrays(table: Table, names: Sequence[str], first: int) -> str:
-    return ", ".join(f"${number}::{_TYPES[table][name]}[]" for number, name in enumerate(names, first))
+def _event_columns(events: Sequence[NewEvent]) -> list[list[Any]]:
+    return [
+        [event.uid for event in events],
+        [event.organization_id for event in events],
+        [event.task_id for event in events],
+        [event.run_uid for event in events],
+        [event.type for event in events],
+        [write_document(event.snapshot) for event in events],
+        [event.created_at for event in events],
+        [event.request_id for event in events],
+    ]
+
+
+def _listener(row: asyncpg.Record) -> Listener:
+    key, _, organization_id, kind, types, ordered, filters, is_behind = row
+    return Listener(key, organization_id, SubscriptionKind(kind), frozenset(types), ordered, filters, is_behind)
 
 
 def _columns(names: Sequence[str], rows: Sequence[Values]) -> list[list[Any]]:

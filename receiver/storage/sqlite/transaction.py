@@ -263,6 +263,12 @@ class SQLiteTransaction:
         )
         return list(range(first, first + len(events)))
 
+    async def append_events(
+        self, events: Sequence[NewEvent], organization_ids: Collection[int], callback_ids: Collection[int]
+    ) -> tuple[list[int], list[Listener]]:
+        """Insert events, and return the subscriptions that they may match."""
+        return await self.insert_events(events), await self.listeners(organization_ids, callback_ids)
+
     async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
         """Insert deliveries; return their row keys in order."""
         first = self._next_key("delivery")
