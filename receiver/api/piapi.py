@@ -75,11 +75,11 @@ async def create_task(call: Call) -> Reply:
     with await call.services.quotas.begin_creates(call.organization_id, 1, size) as admission:
         request = task_request(call, wanted, uid, await read_callback(call, webhook_config_of(wanted)))
         call.span.set(task_id=uid, provider=request.provider, model=request.model)
-        _, outcome = await tracker.create(request, wait=wait, size=size, stored=admission.stored)
+        key, outcome = await tracker.create(request, wait=wait, size=size, stored=admission.stored)
     if isinstance(outcome, Refused):
         raise ProviderRefused(outcome.message, status=outcome.status, body=outcome.body, code=outcome.code)
     try:
-        task = await tracker.created(request)
+        task = await tracker.created(request, key)
     except Unavailable:  # it is stored and may be at the provider: after an error the client would create it again
         task = initial_task(request)
     return Reply(piapi_task(task))

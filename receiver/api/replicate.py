@@ -153,17 +153,17 @@ async def _create(call: Call, wanted: CreatePrediction, text: str, field: str) -
         )
         call.span.set(task_id=uid, provider=request.provider, model=request.model)
         wait = submit_wait if seconds is None else min(submit_wait, seconds)
-        _, outcome = await tracker.create(request, wait=wait, size=size, stored=admission.stored)
+        key, outcome = await tracker.create(request, wait=wait, size=size, stored=admission.stored)
     if isinstance(outcome, Refused):
         own = outcome.detail if named.provider == REPLICATE else None  # its problem, as it came
         body = own if isinstance(own, dict) else None
         raise ProviderRefused(_refusal(named, outcome), status=outcome.status, body=body, code=outcome.code)
     left = 0.0 if seconds is None else seconds - (monotonic() - began)
-    return _created(call, await _as_it_is(call, request, left), waited=seconds is not None)
+    return _created(call, await _as_it_is(call, request, key, left), waited=seconds is not None)
 
 
-async def _as_it_is(call: Call, request: TaskRequest, seconds: float) -> Mapping[str, Any]:
-    """Return a task that was just created, when it has ended or after `seconds`.
+async def _as_it_is(call: Call, request: TaskRequest, key: int, seconds: float) -> Mapping[str, Any]:
+    """Return a task that was just created with this row key, when it has ended or after `seconds`.
 
     It is stored and may be at the provider: after an error the client would create it again, so none is raised.
     """
@@ -177,7 +177,7 @@ async def _as_it_is(call: Call, request: TaskRequest, seconds: float) -> Mapping
     except Unavailable:
         return initial_task(request)
     try:
-        return await tracker.created(request)
+        return await tracker.created(request, key)
     except Unavailable:
         return initial_task(request)
 

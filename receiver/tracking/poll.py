@@ -24,8 +24,10 @@ from receiver.domain.schedules import exception_delay
 from receiver.domain.task_state import TaskState
 from receiver.providers import CallerKey, CallPurpose, FetchOutcome, Found, Missing, NoAnswer, Providers, ProviderTask
 from receiver.storage.database import Database
+from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.leases import count_exception, poll_now
 from receiver.storage.lost_creates import last_change
+from receiver.storage.task_rows import TaskRows
 from receiver.storage.tasks import task_by_uid
 from receiver.storage.transaction import DueTask
 from receiver.telemetry.log import get_logger
@@ -79,6 +81,7 @@ class Poller:
         failed_seconds: float = 10.0,
     ) -> None:
         self._database = database
+        self._rows = TaskRows(database)
         self._writer = database.writer
         self._applier = applier
         self._submitter = submitter
@@ -123,11 +126,13 @@ class Poller:
         if task.submission != Submission.WAITING:
             await self._searcher.search(task)
             return
-        row = await self._row(task.uid)
+        row = await self._rows.read(task.id)
         if row is None or row["status"] in TERMINAL or row["attempt"] != task.attempt:
             return
-        if not await self._reached_limit(task):
-            await self._submitter.send(task.provider, _outgoing(row))
+        if not await self._is_at_limit(task, row):
+            whole = row if row["stored_bytes"] <= SMALL_BYTES else await self._row(task.uid)
+            if whole is not None:
+                await self._submitter.send(task.provider, _outgoing(whole))
 
     async def poll_now(self, uid: str) -> None:
         """Poll a task now, whenever it is due, also one that has ended: its result may have come later.
@@ -271,14 +276,16 @@ class Poller:
 
     async def _reached_limit(self, task: TaskState) -> bool:
         """Fail a task that has not changed for too long, whatever the provider says; return whether that was so."""
-        schedule = self._applier.poll_schedule
         rows = await self._database.read(last_change(task.uid))
-        if not rows:
+        return bool(rows) and await self._is_at_limit(task, rows[0])
+
+    async def _is_at_limit(self, task: TaskState, row: Mapping[str, Any]) -> bool:
+        """Do the same for a task whose row was just read."""
+        schedule = self._applier.poll_schedule
+        if not schedule.is_too_old(row["updated_at"], utc_now()):
+            await self._stuck.note(task, row["updated_at"])
             return False
-        if not schedule.is_too_old(rows[0]["updated_at"], utc_now()):
-            await self._stuck.note(task, rows[0]["updated_at"])
-            return False
-        as_it_is = replace(task, last_update_at=rows[0]["last_update_at"])  # the poll may have been an answer
+        as_it_is = replace(task, last_update_at=row["last_update_at"])  # the poll may have been an answer
         await self._conclusions.fail(as_it_is, "timed_out", f"the task has not changed for {schedule.limit:g} s")
         return True
 

@@ -13,6 +13,7 @@ from receiver.providers import SubmitOutcome
 from receiver.storage.attempts import attempts_of
 from receiver.storage.database import Database
 from receiver.storage.large_rows import SMALL_BYTES, Hold, PageRoom, without_room
+from receiver.storage.task_rows import TaskRows
 from receiver.storage.tasks import task_by_id, task_if_small, task_without_input
 from receiver.telemetry.log import get_logger
 from receiver.tracking.adopt import Adopter
@@ -42,6 +43,7 @@ class Tracker:
         waiting: Waiting,
     ) -> None:
         self._database = database
+        self._rows = TaskRows(database)
         self._creator = creator
         self._submitter = submitter
         self._poller = poller
@@ -55,8 +57,8 @@ class Tracker:
 
     async def create(
         self, request: TaskRequest, *, wait: float, size: int = 0, stored: Callable[[], None] = lambda: None
-    ) -> tuple[str, SubmitOutcome | None]:
-        """Create a task and send it; return its id, and the outcome if that is known within `wait` seconds, else None.
+    ) -> tuple[int, SubmitOutcome | None]:
+        """Create a task and send it; return its row key, and the outcome: None if it is not known in `wait` seconds.
 
         `size` is about how many bytes the request has. `stored` is called as soon as it is on disk. Raises `WriterFull`
         and `StorageUnavailable`: then nothing was stored and nothing was sent. Raises `OutcomeUnknown`: then nothing
@@ -91,8 +93,8 @@ class Tracker:
         sending.add_done_callback(self._sent)
         done, _ = await asyncio.wait({sending}, timeout=wait)
         if not done or sending.exception() is not None:
-            return request.uid, None  # it is on disk: when its lease runs out, a worker claims it
-        return request.uid, sending.result()
+            return created.id, None  # it is on disk: when its lease runs out, a worker claims it
+        return created.id, sending.result()
 
     def _sent(self, sending: asyncio.Task[SubmitOutcome]) -> None:
         self._sending.discard(sending)
@@ -124,12 +126,14 @@ class Tracker:
         """
         return await self._whole(organization_id, await self._if_small(organization_id, task_id), hold)
 
-    async def created(self, request: TaskRequest) -> Fields:
-        """Return the row of a task that was just created; the input of a large one is not read again.
+    async def created(self, request: TaskRequest, key: int) -> Fields:
+        """Return the row of a task that was just created with this key; the input of a large one is not read again.
 
         Raises `NotFound`, `Unavailable`.
         """
-        task = await self._if_small(request.organization_id, request.uid)
+        task = await self._rows.read(key)
+        if task is None:
+            raise _not_found(request.uid)
         if task["stored_bytes"] <= SMALL_BYTES:
             return task
         query = task_without_input(request.organization_id, request.uid)
@@ -227,5 +231,9 @@ class Tracker:
 
 def _found(rows: list[dict[str, Any]], task_id: str) -> Fields:
     if not rows:
-        raise NotFound(f"task {task_id[:80]!r} does not exist", code="task_not_found", param="task_id")
+        raise _not_found(task_id)
     return rows[0]
+
+
+def _not_found(task_id: str) -> NotFound:
+    return NotFound(f"task {task_id[:80]!r} does not exist", code="task_not_found", param="task_id")
