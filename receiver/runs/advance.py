@@ -24,7 +24,7 @@ from receiver.domain.task_state import TaskState
 from receiver.errors import BadRequest
 from receiver.events.after_commit import WakeTimer
 from receiver.events.record import task_created
-from receiver.storage.runs import lock_runs, write_runs
+from receiver.storage.runs import insert_runs, lock_runs, write_runs
 from receiver.storage.tasks import new_task, outcomes_of
 from receiver.storage.transaction import NewEvent, Transaction
 from receiver.telemetry.log import get_logger
@@ -79,6 +79,15 @@ class Advancer:
             [step for change in changes for step in change.changed_steps],
             now,
         )
+        return await self._start(tx, changes, now)
+
+    async def insert(self, tx: Transaction, changes: Sequence["RunChange"], now: datetime) -> list[NewEvent]:
+        """Insert new runs as they are after their first changes, with their tasks; return the events to record."""
+        await insert_runs(tx, [change.run for change in changes])
+        return await self._start(tx, changes, now)
+
+    async def _start(self, tx: Transaction, changes: Sequence["RunChange"], now: datetime) -> list[NewEvent]:
+        """Insert the tasks of steps that start, and wake their sender; return the events to record."""
         rows = [row for change in changes for row in change.tasks]
         keys = dict(zip((row["uid"] for row in rows), await tx.insert_tasks(rows), strict=True)) if rows else {}
         if rows:

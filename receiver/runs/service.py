@@ -22,8 +22,9 @@ from receiver.storage.large_rows import Hold, read_first
 from receiver.storage.runs import (
     RunFilter,
     brief_steps_of,
-    insert_run,
     large_runs,
+    new_run,
+    organization_uids,
     run_by_id,
     runs_among,
     runs_matching,
@@ -68,8 +69,9 @@ class Runs:
 
         `size` is about how many bytes the request has.
         """
-        await self._database.writer.run(
-            lambda tx: self._create(tx, request, utc_now()),
+        await self._database.writer.write(
+            self._create,
+            request,
             items=len(request.graph.steps),
             size=size,
             organization=request.organization_id,
@@ -136,17 +138,27 @@ class Runs:
         """
         return await self._changer.change(self._database.writer, Asked(organization_id, uid, rules.retry))
 
-    async def _create(self, tx: Transaction, request: RunRequest, now: datetime) -> None:
-        values = {
-            "uid": request.uid,
-            "organization_id": request.organization_id,
-            "status": RunStatus.PENDING,
-            "metadata": request.metadata,
-            "trace_context": request.trace_context,
-            "created_at": now,
-            "updated_at": now,
-        }
-        steps = [
+    async def _create(self, tx: Transaction, requests: Sequence[RunRequest]) -> list[Exception | None]:
+        """Insert runs, and the tasks of their first steps. A handler of the writer."""
+        now = utc_now()
+        uids = await organization_uids(tx, {request.organization_id for request in requests})
+        changes, events = [], []
+        for request in requests:
+            run = new_run(_values(request, now), uids[request.organization_id], self._steps(request))
+            created = run_event(run, EventType.RUN_CREATED, now)
+            change = RunChange(run, now, self._advancer.choose)
+            change.apply_plan(rules.advance)
+            changes.append(change)
+            events.append(created)
+        events += await self._advancer.insert(tx, changes, now)
+        request_ids = {request.uid: request.request_id for request in requests}
+        for event in events:
+            event.request_id = request_ids[str(event.run_uid)]
+        await record(tx, events, self._after_commit, now)
+        return [None] * len(requests)
+
+    def _steps(self, request: RunRequest) -> list[dict[str, Any]]:
+        return [
             {
                 "position": position,
                 "name": step.id,
@@ -155,18 +167,22 @@ class Runs:
             }
             for position, step in enumerate(request.graph.steps)
         ]
-        run = await insert_run(tx, values, steps)
-        created = run_event(run, EventType.RUN_CREATED, now)
-        change = RunChange(run, now, self._advancer.choose)
-        change.apply_plan(rules.advance)
-        events = [created, *await self._advancer.write(tx, [change], now)]
-        for event in events:
-            event.request_id = request.request_id
-        await record(tx, events, self._after_commit, now)
 
     async def _with_steps(self, rows: Sequence[Mapping[str, Any]]) -> list[RunRow]:
         steps = await self._database.read(steps_of([row["id"] for row in rows])) if rows else []
         return _joined(rows, steps)
+
+
+def _values(request: RunRequest, now: datetime) -> dict[str, Any]:
+    return {
+        "uid": request.uid,
+        "organization_id": request.organization_id,
+        "status": RunStatus.PENDING,
+        "metadata": request.metadata,
+        "trace_context": request.trace_context,
+        "created_at": now,
+        "updated_at": now,
+    }
 
 
 def _joined(rows: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> list[RunRow]:

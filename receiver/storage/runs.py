@@ -86,12 +86,28 @@ async def lock_runs(tx: Transaction, uids: Collection[str]) -> list[dict[str, An
     return list(found.values())
 
 
-async def insert_run(tx: Transaction, values: Values, steps: Sequence[Values]) -> dict[str, Any]:
-    """Insert a run and its steps; return the run as `lock_runs` does."""
-    await tx.execute(insert(runs), [values])
-    (key,) = (await tx.execute(select(runs.c.id).where(runs.c.uid == values["uid"])))[0]
-    await tx.execute(insert(run_steps), [{**step, "run_id": key} for step in steps])
-    return (await lock_runs(tx, [values["uid"]]))[0]
+def new_run(values: Values, organization_uid: str, steps: Sequence[Values]) -> dict[str, Any]:
+    """Return a run that is to be inserted, as `lock_runs` returns one, but that it and its steps have no row keys."""
+    run = {**dict.fromkeys(runs.c.keys()), **values, "organization_uid": organization_uid}
+    return {**run, "steps": [{**dict.fromkeys(run_steps.c.keys()), **step} for step in steps]}
+
+
+async def insert_runs(tx: Transaction, new: Sequence[Values]) -> None:
+    """Insert runs with their steps; each is as `new_run` returns it."""
+    names = [name for name in runs.c.keys() if name != "id"]  # noqa: SIM118 - a collection of columns is no mapping
+    await tx.execute(insert(runs), [{name: run[name] for name in names} for run in new])
+    rows = await tx.execute(select(runs.c.id, runs.c.uid).where(runs.c.uid.in_([run["uid"] for run in new])))
+    keys = {row.uid: row.id for row in rows}
+    steps = [{**step, "run_id": keys[run["uid"]]} for run in new for step in run["steps"]]
+    for step in steps:
+        del step["id"]
+    await tx.execute(insert(run_steps), steps)
+
+
+async def organization_uids(tx: Transaction, keys: Collection[int]) -> dict[int, str]:
+    """Return the ids of these organizations, by their row keys."""
+    query = select(organizations.c.id, organizations.c.uid).where(organizations.c.id.in_(keys))
+    return {row.id: row.uid for row in await tx.execute(query)}
 
 
 _UPDATE_STEP = (
