@@ -139,6 +139,8 @@ def _steps_to_skip(graph: Graph, statuses: Statuses) -> dict[str, str]:
     the one that failed and not another that was skipped because of it. Without such an ancestor it is the first
     unsuccessful step whose `on_failure` is `stop`.
     """
+    if RETRYABLE.isdisjoint(statuses.values()):  # as for most runs: their order is not needed
+        return {}
     unsuccessful = _steps_in(graph, statuses, UNSUCCESSFUL)
     stopping = next(
         (step.id for step in graph.steps if step.id in unsuccessful and step.on_failure == OnFailure.STOP), None

@@ -4,11 +4,15 @@ The action is stored too, so that a change of the actions file does not change t
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from receiver.domain.actions import Action
 from receiver.domain.graph import OnFailure, StepSpec
+
+# Not `asdict`, which copies what the input has, whatever its size.
+_STEP_FIELDS = tuple(each.name for each in fields(StepSpec) if each.name != "provider")
+_ACTION_FIELDS = tuple(each.name for each in fields(Action))
 
 
 def document_of(step: StepSpec, action: Action) -> dict[str, Any]:
@@ -16,8 +20,8 @@ def document_of(step: StepSpec, action: Action) -> dict[str, Any]:
 
     An earlier version can read it: it knows the provider in the action alone, and no account where none is named.
     """
-    stored, done = asdict(step), asdict(action)
-    del stored["provider"]
+    stored = {name: getattr(step, name) for name in _STEP_FIELDS}
+    done = {name: getattr(action, name) for name in _ACTION_FIELDS}
     if done["account"] is None:
         del done["account"]
     return {"step": stored, "action": done}
