@@ -1,6 +1,5 @@
 """`ringback serve`: runs the service."""
 
-import gc
 import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,6 +11,7 @@ import typer
 from receiver.cli.console import echo
 from receiver.cli.failure import Failure, message_and_status
 from receiver.errors import RingbackError
+from receiver.serving.libraries import import_libraries
 
 if TYPE_CHECKING:
     from receiver.cli.listening import PassedSockets, ServiceAddress
@@ -50,7 +50,7 @@ def serve(
     several workers, one that ends unexpectedly is restarted, and SIGHUP replaces all of them one after the other: each
     stops when its successor is ready, and no request is refused. A process that serves alone ignores SIGHUP.
     """
-    gc.disable()  # enabled after the start: nothing that is imported and created until then is garbage
+    import_libraries()
     with _failures_in_form_of_log():
         if fd is not None and control_fd is not None:  # started by the supervisor
             from receiver.serving.process import serve_as_worker

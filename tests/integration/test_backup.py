@@ -11,9 +11,9 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from receiver.cli.commands import app
 from receiver.domain.ids import new_id
 from receiver.storage.after_restore import SEQUENCE_GAP
+from tests.fakes.command_line import app
 from tests.fakes.postgresql_programs import programs
 from tests.fakes.rows import change, eventually, select
 from tests.fakes.world import FAST_POLLING, QUICK, World, in_process, in_processes

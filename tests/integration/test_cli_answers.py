@@ -21,7 +21,7 @@ from starlette.routing import Route
 from typer.testing import CliRunner, Result
 
 from receiver.cli import waiting
-from receiver.cli.commands import app
+from tests.fakes.command_line import app
 
 pytestmark = pytest.mark.no_database("the service is scripted")
 

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 from typer.testing import CliRunner, Result
 
 from receiver.cli import export
-from receiver.cli.commands import app
 from receiver.cli.export import COLUMNS
+from tests.fakes.command_line import app
 from tests.fakes.servers import served
 from tests.fakes.world import API_KEY, World, in_process
 

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from receiver.api.health import Health
-from receiver.cli.commands import app
 from receiver.serving.metrics_listener import MetricsServer, metrics_listening
+from tests.fakes.command_line import app
 from tests.fakes.servers import bound
 
 pytestmark = pytest.mark.no_database("it asks over HTTP alone")

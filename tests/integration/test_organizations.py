@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 from receiver.api.endpoint import RouteEndpoint
 from receiver.api.routes import routes
-from receiver.cli.commands import app
 from receiver.domain.ids import new_id
 from receiver.errors import OutcomeUnknown
+from tests.fakes.command_line import app
 from tests.fakes.pipeline import WAITING
 from tests.fakes.reader import EVENT_STREAM
 from tests.fakes.resources import LONG_AGO, one_of_each

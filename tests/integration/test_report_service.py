@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 from typer.testing import CliRunner
 
-from receiver.cli.commands import app
 from receiver.domain.gaps import MEANINGS, GapKind
 from receiver.domain.ids import new_id
 from tests.fakes import rows
+from tests.fakes.command_line import app
 from tests.fakes.world import API_KEY, World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -9,11 +9,11 @@ from alembic.script import ScriptDirectory
 from typer.testing import CliRunner
 
 import migrations
-from receiver.cli.commands import app
 from receiver.errors import StartError
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.schema import check_schema, migrate, read_schema
+from tests.fakes.command_line import app
 from tests.fakes.databases import outside
 
 FIRST_WITH_FACTS = "0009"

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from receiver.cli.commands import app
 from receiver.cli.init import fault_of
 from receiver.environment import read_values
 from receiver.settings import load_settings
+from tests.fakes.command_line import app
 
 KEY = "pk #5'9\\q$a"
 """A key with all that a file .env reads as something else; no header can have it."""

@@ -11,7 +11,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from receiver.cli.commands import app
 from receiver.cli.console import age, cell
 from receiver.cli.failure import Failure, Status
 from receiver.cli.inputs import json_object, pairs, secret_of, typed_pairs
@@ -19,6 +18,7 @@ from receiver.cli.service import path_segment
 from receiver.cli.show import result_url
 from receiver.serving.start import prepared
 from receiver.settings import load_settings
+from tests.fakes.command_line import app
 
 COMMANDS = [
     "serve",

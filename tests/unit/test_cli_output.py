@@ -22,9 +22,9 @@ from starlette.routing import Route
 from typer.testing import CliRunner
 
 from receiver.cli import progress
-from receiver.cli.commands import app
 from receiver.printable import printable, printable_json
 from receiver.telemetry.log import configure_logging, get_logger
+from tests.fakes.command_line import app
 from tests.fakes.servers import served
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f[red]markup[/red]\u202etxt\u2066\u200b\u2028\rno\nringback: forged"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from receiver.cli.commands import app
+from tests.fakes.command_line import app
 from tests.fakes.declared import EXAMPLES, path_of
 
 

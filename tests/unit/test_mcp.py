@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from receiver.cli.commands import app
 from receiver.mcp import calls as calls_module
 from receiver.mcp.calls import ApiCalls, ToolFailure
 from receiver.mcp.remote import RemoteApi
 from receiver.mcp.service_api import ApiAnswer, ApiRequest, NotReached
 from receiver.mcp.shortening import shortened, size_of
+from tests.fakes.command_line import app
 
 MOST = 4_000
 JSON = st.recursive(
