@@ -48,7 +48,7 @@ LimitValues = Annotated[
 class CreateOrganization(BaseModel):
     """`POST /api/v1/organizations`: a new organization."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     name: OrganizationName
     limits: LimitValues = {}
@@ -59,7 +59,7 @@ class CreateOrganization(BaseModel):
 class ChangeOrganization(BaseModel):
     """`PATCH /api/v1/organizations/{id}`: of the limits, only those that are given are changed; null resets one."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     limits: LimitValues = {}
     owns_provider_account: StrictBool | None = None

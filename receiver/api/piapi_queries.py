@@ -6,7 +6,7 @@ Source: `receiver/providers/piapi/CONTRACT.md`, "Lists and account".
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from receiver.api.schemas import ShortName, Timestamp
 
@@ -31,6 +31,8 @@ UnixOrISO = Annotated[Timestamp, BeforeValidator(_in_seconds)]
 
 
 class _Query(BaseModel):
+    model_config = ConfigDict(defer_build=True)
+
     @model_validator(mode="before")
     @classmethod
     def _without_empty(cls, values: Any) -> Any:

@@ -52,7 +52,9 @@ def check_members(value: Any) -> Any:
 
 
 class RequestFields(BaseModel):
-    """What all objects are that clients send."""
+    """What all objects are that clients send. A schema is built at its first use: all of them would delay the start."""
+
+    model_config = ConfigDict(defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

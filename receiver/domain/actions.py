@@ -177,7 +177,7 @@ ResultName = Annotated[str, AfterValidator(_result_name)]
 class _Table(BaseModel):
     """The table of an action in the file. The context of its validation is the collection of provider names."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     provider: Annotated[str, AfterValidator(_provider)] | None = None
     model: ActionField

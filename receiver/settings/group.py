@@ -40,7 +40,7 @@ Rate = Annotated[str, checked_by(read_rate)]
 class SettingsGroup(BaseModel):
     """The base of the classes that `Settings` is made of, each a group of settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # built once, with the whole
 
     @field_validator("*", mode="before")
     @classmethod
