@@ -25,8 +25,7 @@ from receiver.api.routes import refuse_path, report_bug, routes
 from receiver.api.services import Services
 from receiver.body_budget import BodyBudget, default_body_bytes
 from receiver.clock import utc_now
-from receiver.dashboard import routes as dashboard
-from receiver.dashboard.pages import refuse
+from receiver.dashboard.late import LateDashboard, refuse
 from receiver.domain.actions import Actions
 from receiver.domain.keyring import KeyRing
 from receiver.domain.load_shares import LoadShares
@@ -342,13 +341,15 @@ def create_app(
     of_programs = routes(with_metrics=settings.metrics_address is None and not metrics_apart)
     app = Starlette(
         # The busiest first, for they are tried in order.
-        routes=[*of_programs, mcp_route(), *(dashboard.routes() if settings.dashboard else [])],
+        routes=[*of_programs, mcp_route()],
         middleware=_middleware(settings),
         lifespan=lifespan,
         exception_handlers={HTTPException: refuse if settings.dashboard else refuse_path, Exception: report_bug},
     )
     app.state.described_routes = of_programs
     app.router.redirect_slashes = False  # `PathMiddleware` has removed them
+    if settings.dashboard:
+        LateDashboard(app.router)
     return app
 
 

@@ -61,6 +61,11 @@ def normal_path(raw: bytes) -> str:
     return "/" + "/".join(map(_decoded, segments))
 
 
+def is_page(path: str) -> bool:
+    """Return whether a path in the form for matching is one of the dashboard, if it is any at all of ours."""
+    return path == "/" or path[1:].split("/", 1)[0].encode(errors="replace") in _PAGES
+
+
 def segment_text(segment: str) -> str:
     """Return the text that a segment of a path in the form for matching stands for."""
     return unquote(segment)

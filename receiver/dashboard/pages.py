@@ -9,7 +9,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from receiver.api.routes import refuse_path
 from receiver.asgi import KEY
 from receiver.clock import utc_now
 from receiver.dashboard.asking import ApiRefusal
@@ -25,8 +24,6 @@ log = get_logger("dashboard.pages")
 
 PageFunction = Callable[[Visit], Awaitable[Response | ASGIApp]]
 SIGN_IN = "/sign-in"
-_PROGRAMS = ("/api/", "/v1/", "/hooks/", "/account/", "/metrics/", "/livez/", "/readyz/")
-"""Below these an error is never a page."""
 _NO_PAGE = "there is no page at this address"
 _TITLES = {403: "Not allowed", 404: "Nothing here", 405: "Nothing here", 429: "Too many requests", 503: "Not now"}
 
@@ -51,12 +48,8 @@ def public_page(path: str, show: PageFunction) -> Route:
     return Route(path, _Page(show, is_open=True, keeps_visitors=False).serve, methods=["GET"])
 
 
-async def refuse(request: Request, error: Exception) -> Response:
-    """Return the error for an unknown path or method: as a page where a browser asks for one."""
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    is_page = request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
-    if not is_page or f"{path}/".startswith(_PROGRAMS):
-        return await refuse_path(request, error)
+async def refuse_page(request: Request, error: Exception) -> Response:
+    """Return the page that says that a path or a method is unknown."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     visit, fault = await _visit(request)
     return fault or _error(visit, status, _NO_PAGE)
