@@ -15,7 +15,10 @@ READY := .venv/.ready
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(READY) ## set up .venv from the lock file (nothing to do if it is up to date)
+# pip compiles what it installs, and not what is installed from here. A service that may not write into this folder
+# would compile it at each start: twice the time.
+install: $(READY) ## set up .venv from the lock file, and compile the code (nothing to do if both are up to date)
+	@$(BIN)/python -m compileall -q receiver models migrations
 
 demo: $(READY) ## run the demo: the whole service with the bundled sandbox provider
 	@$(BIN)/ringback demo

@@ -128,6 +128,11 @@ def test_the_last_stage_of_the_image_runs_nothing_and_starts_without_a_shell() -
     assert 'CMD ["ringback", "health"]' in dict(instructions)["HEALTHCHECK"]
 
 
+def test_an_installation_compiles_the_code_which_the_service_may_not_write_beside() -> None:
+    planned = subprocess.run(["make", "-n", "install"], cwd=DEPLOY.parent, capture_output=True, text=True, check=True)
+    assert planned.stdout.rstrip().endswith("-m compileall -q receiver models migrations")
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not there")
 def test_the_units_are_correct_and_give_the_service_few_rights(tmp_path: Path) -> None:
     for path in (DEPLOY / "systemd").iterdir():
