@@ -27,13 +27,17 @@ class BenchContext:
     def runs(self, what: str) -> Iterator[int]:
         """Yield the numbers of a part's runs from 1, and print each."""
         for number in range(1, self.run_count + 1):
-            self._console.print(f"{what}: run {number} of {self.run_count}")
+            self.tell(f"{what}: run {number} of {self.run_count}")
             yield number
+
+    def tell(self, progress: str) -> None:
+        """Print how far the bench is."""
+        self._console.print(progress, highlight=False)
 
     async def with_history(self, kind: str, size: int) -> Store:
         """Return the database whose table has `size` ended tasks. The first call creates those of all sizes."""
         if not self._with_history:
-            self._console.print(f"creating tables of {', '.join(f'{size:,}' for size in SIZES)} tasks")
+            self.tell(f"creating tables of {', '.join(f'{size:,}' for size in SIZES)} tasks")
             for each in KINDS:
                 for each_size in SIZES:
                     self._with_history[each, each_size] = await self.databases.new(each)

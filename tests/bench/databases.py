@@ -24,6 +24,7 @@ from receiver.serving.start import ensure_keys
 from receiver.settings import Settings, load_settings
 from receiver.storage.database import Database
 from receiver.storage.schema import migrate
+from tests.bench.processor_time import cpu_seconds_with_children
 
 SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
 KINDS = (SQLITE, POSTGRESQL)
@@ -116,8 +117,7 @@ class Databases:
 
     async def new(self, kind: str) -> Store:
         """Create a database with the current schema."""
-        folder = self._folder / str(next(self._numbers))
-        folder.mkdir()
+        folder = self.folder()
         store = Store(kind, self._url(kind, folder), folder)
         self._resources.callback(store.close)
         async with self._migrating:
@@ -125,6 +125,17 @@ class Databases:
         async with await Database.open(store.settings) as database:
             await ensure_keys(database, store.settings, KeyRing(["for this bench alone"]))
         return store
+
+    def folder(self) -> Path:
+        """Create a folder for a process that has no database."""
+        folder = self._folder / str(next(self._numbers))
+        folder.mkdir()
+        return folder
+
+    def postgresql_cpu_seconds(self) -> float:
+        """Return the processor time of all processes of the PostgreSQL server so far, in seconds. Linux only."""
+        pid = self._server.get_pid() if self._server is not None else None
+        return 0.0 if pid is None else cpu_seconds_with_children(pid)
 
     def drop(self, store: Store) -> None:
         """Remove a database that no service uses any more."""

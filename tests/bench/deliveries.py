@@ -55,7 +55,7 @@ async def deliveries(context: BenchContext) -> None:
             for backlog in backlogs:
                 ours, kind = await backlog.rate(), backlog.store.kind
                 context.report.add("deliveries claimed, sent and settled a second", kind, ours, form="{:,.0f}")
-                context.report.add("  against bare aiohttp", kind, ours / bare, form="{:.0%}", aim=at_least(0.6))
+                context.report.add("  against bare aiohttp", kind, ours / bare, form="{:.0%}", aim=at_least(0.7))
 
 
 async def isolation(context: BenchContext) -> None:

@@ -16,9 +16,9 @@ def http_response(body: bytes = b"", status: str = "200 OK") -> bytes:
 
 
 @asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[str]:
-    """Serve requests on a free loopback port; yield the URL."""
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(handler), "127.0.0.1", 0)
+async def serving(handler: Handler, *, port: int = 0) -> AsyncIterator[str]:
+    """Serve requests on a loopback port, by default a free one; yield the URL."""
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(handler), "127.0.0.1", port)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:

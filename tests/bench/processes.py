@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -80,6 +81,14 @@ async def comparison_server(kind: str, store: Store) -> AsyncIterator[Service]:
     """Run a server of `tests.bench.comparison_servers` on the store; `kind` is one of its `KINDS`."""
     command = ["tests.bench.comparison_servers", kind, str(free_port())]
     async with _running(command, store.folder, store.environment, "/livez") as service:
+        yield service
+
+
+@asynccontextmanager
+async def bare_server(folder: Path, subscriber_url: str) -> AsyncIterator[Service]:
+    """Run a server that posts webhooks on to the subscriber and does nothing else (`tests.bench.bare_server`)."""
+    command = ["tests.bench.bare_server", str(urlsplit(subscriber_url).port), str(free_port())]
+    async with _running(command, folder, {}, "/livez") as service:
         yield service
 
 

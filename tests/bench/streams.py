@@ -1,4 +1,7 @@
-"""The memory that an idle client of the live stream costs a service with two thousand of them."""
+"""The memory that an idle client costs a service with thousands of them: of the live stream, and of a long poll.
+
+`streams` measures two thousand of each, `many_streams` ten thousand streams.
+"""
 
 import asyncio
 import resource
@@ -8,52 +11,77 @@ from tests.bench.databases import SQLITE
 from tests.bench.prepared_requests import request
 from tests.bench.processes import Service, ringback
 from tests.bench.report import at_most
+from tests.bench.seed_rows import add_pending_tasks, task_id
 
-CONNECTIONS = 2_000
+_CONNECTIONS, _MANY = 2_000, 10_000
 _WARM_UP = 100
 """Connections opened before memory is first measured: the first ones cause allocations that are made only once."""
 _AT_ONCE = 100
+_OTHER_FILES = 500
 _FIRST_COMMENT = b"from here on"
-_REQUEST = request("GET", "/api/v1/events").replace(b"\r\n\r\n", b"\r\naccept: text/event-stream\r\n\r\n")
+_STREAM = request("GET", "/api/v1/events").replace(b"\r\n\r\n", b"\r\naccept: text/event-stream\r\n\r\n")
+_LONG_POLL = request("GET", f"/api/v1/tasks/{task_id(1)}?wait_for_completion=true&timeout_seconds=30")
+_POLLS_BEGIN_SECONDS = 1.0
+"""Nothing says that a long poll waits: after this time every one that was sent does."""
+_AIM = at_most(12)
 
 Reader = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def streams(context: BenchContext) -> None:
-    """Measure the memory that idle streams need."""
-    _raise_file_limit(CONNECTIONS + 500)
+    """Measure the memory that idle streams and idle long polls need."""
+    _raise_file_limit(_CONNECTIONS)
     for _ in context.runs("streams"):
-        store = await context.databases.new(SQLITE)
-        async with ringback(store) as service:
-            each = await _kib_each(service)
-        context.report.add("memory of an idle stream, one of 2,000, KiB", SQLITE, each, form="{:.1f}", aim=at_most(25))
+        for what, content in (("stream", _STREAM), ("long poll", _LONG_POLL)):
+            store = await context.databases.new(SQLITE)
+            add_pending_tasks(store, 1)
+            async with ringback(store) as service:
+                each = await _kib_each(service, content, _CONNECTIONS)
+            name = f"memory of an idle {what}, one of {_CONNECTIONS:,}, KiB"
+            context.report.add(name, SQLITE, each, form="{:.1f}", aim=_AIM)
 
 
-async def _kib_each(service: Service) -> float:
-    _close(await _follow(service.port, _WARM_UP))
+async def many_streams(context: BenchContext) -> None:
+    """Measure the memory that ten thousand idle streams of one process need."""
+    name = f"memory of an idle stream, one of {_MANY:,}, KiB"
+    if (most := _raise_file_limit(_MANY)) < _MANY:
+        context.report.note(name, SQLITE, f"the limit on open files allows {most:,}", aim=_AIM)
+        return
+    store = await context.databases.new(SQLITE)
+    async with ringback(store, {"max_connections": str(_MANY + _OTHER_FILES)}) as service:
+        each = await _kib_each(service, _STREAM, _MANY)
+        context.report.add(name, SQLITE, each, form="{:.1f}", aim=_AIM)
+        context.report.add("  memory of the process with them, MiB", SQLITE, service.resident_mib(), form="{:.0f}")
+
+
+async def _kib_each(service: Service, content: bytes, connections: int) -> float:
+    """Open connections that wait, and leave them open; return the memory that one needs, in KiB."""
+    _close(await _begin(service.port, content, _WARM_UP))
     before = service.resident_mib()
-    readers = await _follow(service.port, CONNECTIONS)
+    await _begin(service.port, content, connections)
     grown = service.resident_mib() - before
-    _close(readers)
-    return grown * 1024 / CONNECTIONS
+    return grown * 1024 / connections
 
 
-async def _follow(port: int, connections: int) -> list[Reader]:
-    """Open streams; return them when each has received the first comment."""
+async def _begin(port: int, content: bytes, connections: int) -> list[Reader]:
+    """Open connections; return them when the service has nothing to do for any of them."""
     readers: list[Reader] = []
     while len(readers) < connections:
         some = min(_AT_ONCE, connections - len(readers))
-        readers += await asyncio.gather(*(_open(port) for _ in range(some)))
+        readers += await asyncio.gather(*(_open(port, content) for _ in range(some)))
+    if content is _LONG_POLL:
+        await asyncio.sleep(_POLLS_BEGIN_SECONDS)
     return readers
 
 
-async def _open(port: int) -> Reader:
+async def _open(port: int, content: bytes) -> Reader:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(_REQUEST)
-    try:
-        await reader.readuntil(_FIRST_COMMENT)
-    except asyncio.IncompleteReadError as error:
-        raise SystemExit(f"a stream did not begin; the response was: {error.partial.decode()}") from None
+    writer.write(content)
+    if content is _STREAM:
+        try:
+            await reader.readuntil(_FIRST_COMMENT)
+        except asyncio.IncompleteReadError as error:
+            raise SystemExit(f"a stream did not begin; the response was: {error.partial.decode()}") from None
     return reader, writer
 
 
@@ -62,9 +90,11 @@ def _close(readers: list[Reader]) -> None:
         writer.close()
 
 
-def _raise_file_limit(wanted: int) -> None:
+def _raise_file_limit(connections: int) -> int:
+    """Raise the limit on open files for so many connections; return how many it allows. Services inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-        )
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return connections if soft == resource.RLIM_INFINITY else soft - _OTHER_FILES
