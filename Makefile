@@ -65,8 +65,8 @@ test-deploy: $(READY) ## try proxies for long, and image, compose, systemd, Kube
 	@$(if $(PART),,TEST_REQUIRE_PROGRAMS=1 $(BIN)/python -m pytest -q tests/deploy -m large)
 	@$(BIN)/python -m tests.deploy $(PART) $(if $(BASE),--base $(BASE))
 
-bench: $(READY) ## measure speed as ratios in one run (or one part, with PART=pages)
-	@$(BIN)/python -m tests.bench $(PART)
+bench: $(READY) ## measure speed as ratios in one run (or one part, with PART=pages; or a table of SCALE=10M tasks)
+	@$(BIN)/python -m tests.bench $(PART) $(if $(SCALE),--scale $(SCALE))
 
 soak: $(READY) ## run a mixed load for ten minutes on SQLite (or with DATABASE=postgresql)
 	@$(BIN)/python -m tests.bench.soak --minutes 10 $(if $(DATABASE),--database $(DATABASE))

@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from tests.bench.context import BenchContext
+from tests.bench.context import SIZES, BenchContext
 from tests.bench.creation import creation
 from tests.bench.databases import Databases
 from tests.bench.deliveries import deliveries, isolation
@@ -31,6 +31,7 @@ from tests.bench.pages import pages
 from tests.bench.recovery import recovery
 from tests.bench.report import Report
 from tests.bench.runs import runs
+from tests.bench.scale import scale
 from tests.bench.startup import startup
 from tests.bench.streams import many_streams, streams
 from tests.bench.tenants import tenants
@@ -54,9 +55,10 @@ PARTS: dict[str, Callable[[BenchContext], Awaitable[None]]] = {
         streams,
         many_streams,
         pages,
+        scale,
     )
 }
-APART = ("pages",)
+APART = ("pages", "scale")
 """Parts that take minutes: measured only where they are named."""
 
 
@@ -74,6 +76,12 @@ def main() -> None:
         metavar="PART",
         help=f"a part to measure (default: all parts, listed below, but {', '.join(APART)})",
     )
+    parser.add_argument(
+        "--scale",
+        type=_size,
+        metavar="TASKS",
+        help="measure the part scale, with a table of so many tasks, such as 1M or 10M",
+    )
     parser.add_argument("--runs", type=int, default=3, help="how often each figure is measured (default: %(default)s)")
     parser.add_argument(
         "--json", type=Path, default=Path(".bench.json"), help="the file for the figures (default: %(default)s)"
@@ -84,19 +92,32 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that SIGTERM cleans up too
     started, report = time.monotonic(), Report(load_before=os.getloadavg()[0])
     try:
-        uvloop.run(measure(arguments.parts or [part for part in PARTS if part not in APART], report, arguments.runs))
+        uvloop.run(measure(_parts(arguments), report, arguments.runs, arguments.scale))
     finally:
         seconds = time.monotonic() - started
         report.show(seconds)
         report.write(arguments.json, seconds)
 
 
-async def measure(parts: list[str], report: Report, runs: int) -> None:
+def _parts(arguments: argparse.Namespace) -> list[str]:
+    """Return the parts to measure: those that are named, or that of a scale, or all that take no minutes."""
+    if arguments.parts:
+        return list(arguments.parts)
+    return ["scale"] if arguments.scale is not None else [part for part in PARTS if part not in APART]
+
+
+def _size(text: str) -> int:
+    """Return a number of tasks: `10M` are ten million, `500k` half a million."""
+    factor = {"K": 1_000, "M": 1_000_000}.get(text[-1:].upper(), 1)
+    return int(text if factor == 1 else text[:-1]) * factor
+
+
+async def measure(parts: list[str], report: Report, runs: int, scale: int | None) -> None:
     """Measure parts, one after the other."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     gc.disable()  # a collection would pause the load generator, whose clock measures everything
     with Databases.temporary() as databases:
-        context = BenchContext(databases, report, runs)
+        context = BenchContext(databases, report, runs, scale or SIZES[-1])
         for part in parts:
             await PARTS[part](context)
 

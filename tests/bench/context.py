@@ -21,6 +21,8 @@ class BenchContext:
     databases: Databases
     report: Report
     run_count: int
+    scale: int = 1_000_000
+    """How many tasks the table has for which the part `scale` measures."""
     _with_history: dict[tuple[str, int], Store] = field(default_factory=dict)
     _console: Console = field(default_factory=lambda: Console(stderr=True))
 

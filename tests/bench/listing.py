@@ -33,7 +33,7 @@ async def listing(context: BenchContext) -> None:
             context.report.add(_PLAN, kind, len(scans), form="{:.0f}", aim=at_most(0))
         for number in context.runs("listing"):
             for store, service in services:
-                requests = _requests(random.Random(number))
+                requests = page_requests(random.Random(number), SIZES[-1])
                 outcome = (await closed_loop([service.port], requests, connections=1)).expect(b"200")
                 p50, p99 = percentiles(outcome.latencies)
                 add = context.report.add
@@ -41,13 +41,16 @@ async def listing(context: BenchContext) -> None:
                 add("  list 50 of 1,000,000 tasks, p99 ms", store.kind, p99, form="{:.1f}", aim=at_most(20))
 
 
-def _requests(rng: random.Random) -> list[bytes]:
-    """Return the requests in a random order; about half of them have a cursor to a random place in the list."""
+def page_requests(rng: random.Random, size: int) -> list[bytes]:
+    """Return requests for pages of a list of `size` tasks in a random order.
+
+    About half of them have a cursor to a random place in the list.
+    """
     requests = []
     for status, model in _FILTERS * _REQUESTS_OF_EACH:
         query: dict[str, str | int] = {"status": status, "model": model, "limit": _PAGE}
         if rng.random() < 0.5:
-            query["cursor"] = base64.urlsafe_b64encode(str(rng.randrange(1, SIZES[-1])).encode()).decode().rstrip("=")
+            query["cursor"] = base64.urlsafe_b64encode(str(rng.randrange(1, size)).encode()).decode().rstrip("=")
         requests.append(request("GET", f"/api/v1/tasks?{urlencode(query)}"))
     rng.shuffle(requests)
     return requests

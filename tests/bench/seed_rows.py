@@ -4,6 +4,7 @@ A task's id is derived from its number (`task_id`), so that it need not be read 
 """
 
 import time
+from collections.abc import Callable
 
 from tests.bench.databases import Store
 from tests.bench.seed_sql import Dialect, dialect_of, fill, insert_from
@@ -14,6 +15,8 @@ MODEL, RARE_MODEL = "Qubico/flux1-schnell", "Qubico/hunyuan"
 TASKS_A_STEP, TASKS_A_RUN = 10, 20
 """Of how many tasks that ended one is the step of a run, and how many there are for each run: one has two steps."""
 _DAYS = 30
+_AT_A_TIME = 1_000_000
+"""Rows that one statement adds: the log of the database holds no more than these."""
 _PLACE = f"(n - {FIRST_ENDED} + 1)"
 """The place of an ended task among them, from 1: its row key too, if they are the first tasks of a database."""
 
@@ -34,8 +37,11 @@ def add_pending_tasks(store: Store, count: int, *, model: str = MODEL, due_in: f
     return numbers
 
 
-def add_ended_tasks(store: Store, count: int) -> None:
-    """Add tasks that ended in the last days, most of them completed and of one model, as fast as the database can."""
+def add_ended_tasks(store: Store, count: int, *, tell: Callable[[int], None] | None = None) -> None:
+    """Add tasks that ended in the last days, most of them completed and of one model, as fast as the database can.
+
+    `tell` is told how many of them have been added, from time to time.
+    """
     dialect = dialect_of(store)
     start = int(time.time()) - (_DAYS + 1) * 86400
     seconds = f"{start} + (n - {FIRST_ENDED}) * {_DAYS * 86400.0 / count}"
@@ -55,8 +61,17 @@ def add_ended_tasks(store: Store, count: int) -> None:
         "started_at": moment,
         "ended_at": moment,
     }
-    insert = insert_from("task", columns, dialect.series(FIRST_ENDED, FIRST_ENDED + count - 1))
-    fill(store, "task", insert)
+    firsts = range(0, count, _AT_A_TIME)
+    lasts = [min(first + _AT_A_TIME, count) for first in firsts]
+    pieces = [
+        dialect.series(FIRST_ENDED + first, FIRST_ENDED + last - 1) for first, last in zip(firsts, lasts, strict=True)
+    ]
+    fill(
+        store,
+        "task",
+        *(insert_from("task", columns, piece) for piece in pieces),
+        tell=None if tell is None else lambda done: tell(lasts[done - 1]),
+    )
 
 
 def add_due_deliveries(store: Store, tasks: range, subscription_uid: str) -> None:

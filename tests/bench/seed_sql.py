@@ -1,6 +1,6 @@
 """SQL that inserts many rows at once, for both databases."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from tests.bench.databases import Store
 
@@ -71,40 +71,42 @@ def insert_from(table: str, columns: Mapping[str, str], source: str) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(columns.values())} FROM {source}"
 
 
-def fill(store: Store, table: str, insert: str) -> None:
-    """Run an insert of very many rows as fast as the database can."""
-    (_fill_sqlite if store.is_sqlite else _fill_postgresql)(store, table, insert)
+def fill(store: Store, table: str, *inserts: str, tell: Callable[[int], None] | None = None) -> None:
+    """Run inserts of very many rows as fast as the database can; `tell` is told how many of them have been run."""
+    (_fill_sqlite if store.is_sqlite else _fill_postgresql)(store, table, inserts, tell or (lambda _: None))
 
 
-def _fill_sqlite(store: Store, table: str, insert: str) -> None:
+def _fill_sqlite(store: Store, table: str, inserts: Sequence[str], tell: Callable[[int], None]) -> None:
     indexes = store.rows(
         f"SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = '{table}' AND sql <> ''"
     )
     store.execute(
         "PRAGMA synchronous = OFF",
         "PRAGMA cache_size = -262144",
-        "BEGIN",
         *(f"DROP INDEX {name}" for name, _ in indexes),
-        insert,
-        *(sql for _, sql in indexes),
-        "COMMIT",
-        "PRAGMA wal_checkpoint(TRUNCATE)",
     )
+    for number, insert in enumerate(inserts, start=1):
+        store.execute(insert, "PRAGMA wal_checkpoint(TRUNCATE)")
+        tell(number)
+    for _, sql in indexes:
+        store.execute(sql, "PRAGMA wal_checkpoint(TRUNCATE)")
     store.close()  # so that the next connection has the usual pragmas
 
 
-def _fill_postgresql(store: Store, table: str, insert: str) -> None:
+def _fill_postgresql(store: Store, table: str, inserts: Sequence[str], tell: Callable[[int], None]) -> None:
     indexes = store.rows(
         f"SELECT indexname, indexdef FROM pg_indexes WHERE tablename = '{table}' AND indexname LIKE 'ix%'"
     )
     store.execute(
         "SET maintenance_work_mem = '512MB'",
         "SET session_replication_role = replica",  # skips a million checks of the same foreign key
-        "BEGIN",
         *(f"DROP INDEX {name}" for name, _ in indexes),
-        insert,
+    )
+    for number, insert in enumerate(inserts, start=1):
+        store.execute(insert)
+        tell(number)
+    store.execute(
         *(definition for _, definition in indexes),
-        "COMMIT",
         f"VACUUM (ANALYZE, FREEZE) {table}",  # autovacuum would do it a little later
         "CHECKPOINT",
     )
