@@ -10,7 +10,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-clients test-looks test-deploy prove check bench soak lock sbom format
+.PHONY: help install demo test test-slow test-clients test-looks test-deploy prove check bench profile soak lock sbom format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ test-deploy: $(READY) ## try proxies for long, and image, compose, systemd, Kube
 
 bench: $(READY) ## measure speed as ratios in one run (or one part, with PART=pages; or a table of SCALE=10M tasks)
 	@$(BIN)/python -m tests.bench $(PART) $(if $(SCALE),--scale $(SCALE))
+
+profile: $(READY) ## sample a load and write a flame graph (PART=inbound, deliveries or runs; DATABASE=postgresql)
+	@$(BIN)/python -m tests.bench.profiling $(PART) $(if $(DATABASE),--database $(DATABASE))
 
 soak: $(READY) ## run a mixed load for ten minutes on SQLite (or with DATABASE=postgresql)
 	@$(BIN)/python -m tests.bench.soak --minutes 10 $(if $(DATABASE),--database $(DATABASE))

@@ -51,7 +51,7 @@ async def runs(context: BenchContext) -> None:
     """Measure runs of five steps against single tasks."""
     numbers = itertools.count()
     async with AsyncExitStack() as resources:
-        provider = await resources.enter_async_context(serving(lambda _: _completed(next(numbers))))
+        provider = await resources.enter_async_context(serving(lambda _: completed(next(numbers))))
         begun = (resources.enter_async_context(_running(context, kind, provider)) for kind in KINDS)
         both = await asyncio.gather(*begun)
         for _ in context.runs("runs"):
@@ -62,7 +62,7 @@ async def runs(context: BenchContext) -> None:
 async def _measure(context: BenchContext, each: _Running) -> None:
     add, kind = context.report.add, each.store.kind
     tasks = await each.rate("task", create_one(), _TASKS, b"200")
-    whole = await each.rate("run", _create_run(), _RUNS, b"202")
+    whole = await each.rate("run", create_run(), _RUNS, b"202")
     add("single tasks created and completed a second", kind, tasks, form="{:,.0f}")
     add(f"runs of {_STEPS} steps created and completed a second", kind, whole, form="{:,.0f}", aim=_AIMS[kind])
     add("  time of a step against a single task", kind, tasks / (whole * _STEPS), form="{:.2f} ×")
@@ -76,7 +76,7 @@ async def _running(context: BenchContext, kind: str, provider: str) -> AsyncIter
         yield _Running(store, service)
 
 
-def _create_run() -> bytes:
+def create_run() -> bytes:
     """Return the request of a client that creates a run in which each step uses the result of the previous one."""
     return request("POST", "/api/v1/runs", {"steps": [_step(number) for number in range(_STEPS)]})
 
@@ -89,7 +89,7 @@ def _step(number: int) -> dict[str, Any]:
     return {**step, "depends_on": [before], "input_map": {"image_url": f"$steps.{before}.result.result_url"}}
 
 
-def _completed(number: int) -> bytes:
+def completed(number: int) -> bytes:
     """Return the provider's response to a create: the task is already completed."""
     task = {
         **task_request(),
