@@ -1,9 +1,9 @@
 """What both the inbound endpoint and the API need from ASGI: a body of bounded size, and closing a connection."""
 
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Protocol
 
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
 
 from receiver.body_budget import BodyBudget, BodyBudgets
 from receiver.errors import RingbackError, TooLarge
@@ -15,6 +15,9 @@ BODIES = "ringback.bodies"
 PEER = "ringback.peer"
 """The ASGI extension that says whether the address that the connection comes from is a trusted proxy's:
 `{"is_trusted": bool}`. `scope["client"]` does not: it is what that proxy said. Another server may have none."""
+AFTERWARDS = "ringback.afterwards"
+"""The ASGI extension by which the server offers to go on with a response when the application has returned, and all
+that the request passed has been released: `{"go_on": function}`, which takes one `Afterwards`."""
 KEY = "ringback.key"
 """The name in the scope of the ids of the API key and the organization of a request, once they are known."""
 
@@ -22,11 +25,32 @@ _UNCOUNTED_BYTES = 16 * 1024
 """A body up to this size takes nothing from a budget: the bound on connections bounds these."""
 
 
+class ResponseRest(Protocol):
+    """The rest of a response, whose head was sent."""
+
+    @property
+    def send(self) -> Send:
+        """Send a message of ASGI."""
+
+    def when_gone(self, leave: Callable[[], None]) -> None:
+        """Call `leave`, and no earlier one, when the client is gone; at once if it is."""
+
+
+Afterwards = Callable[[ResponseRest], Awaitable[None]]
+"""Sends the rest of a response, and completes it."""
+
+
 class ClientGone(RingbackError):
     """Raised when the client closed the connection before its whole body was received. No response can be sent."""
 
     status = 400
     code = "client_gone"
+
+
+def afterwards(scope: Scope) -> Callable[[Afterwards], None] | None:
+    """Return what takes the rest of a response that goes on afterwards; None if the server has no such offer."""
+    go_on: Callable[[Afterwards], None] | None = (scope.get("extensions") or {}).get(AFTERWARDS, {}).get("go_on")
+    return go_on
 
 
 async def read_body(

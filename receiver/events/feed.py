@@ -89,9 +89,15 @@ class StreamCursor:
     async def wait(self, seconds: float) -> bool:
         """Wait until there are events to read or no more will come, `seconds` at most; return whether that is so."""
         if self.caught_up and not self.closed:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await asyncio.wait({self._waiter}, timeout=seconds)
-            self._waiter = None
+            # Thousands wait here for hours: `asyncio.wait` would hold a KiB more for each.
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(seconds, self.wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
         return not self.caught_up or self.closed
 
 

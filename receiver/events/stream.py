@@ -1,10 +1,9 @@
 """Streams: each event once and in order, read from memory where the feed has it and else from the database."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from receiver.domain.representations import brief_event, native_event
 from receiver.domain.server_sent import event_frame
@@ -49,6 +48,13 @@ class Follower(StreamCursor):
         self._streams = streams
         self._wanted = wanted
         self._read: Sequence[Entry] = ()
+
+    def __enter__(self) -> Self:
+        self._feed.follow(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._feed.unfollow(self)
 
     async def read(self, hold: Hold = without_room) -> list[bytes]:
         """Return the next frames of the stream, oldest first, and move on. Raises `RingbackError`.
@@ -111,15 +117,9 @@ class Streams:
             await self._log.refresh()
         return self.feed.newest
 
-    @contextmanager
-    def follow(self, wanted: EventFilter, after: int) -> Iterator[Follower]:
-        """Follow the events after a position that `check` has accepted."""
-        follower = Follower(self, wanted, after)
-        self.feed.follow(follower)
-        try:
-            yield follower
-        finally:
-            self.feed.unfollow(follower)
+    def follow(self, wanted: EventFilter, after: int) -> Follower:
+        """Return a context manager that follows the events after a position that `check` has accepted."""
+        return Follower(self, wanted, after)
 
     async def check(self, organization_id: int, after: int | None) -> int:
         """Return the position `after` if nothing after it was purged; None stands for an unreadable position.

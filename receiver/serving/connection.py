@@ -6,18 +6,24 @@ Requests are parsed one at a time: what a client sends behind one waits, as byte
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import httptools
 import uvicorn
+from starlette.types import ASGIApp
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from receiver.asgi import ABORT, BODIES, PEER
 from receiver.serving import refusals
+from receiver.serving.afterwards import WithAfterwards
 from receiver.serving.connections import ClientNetwork, Connections
 from receiver.serving.http1_connection import Http1Connection
+from receiver.serving.lean_event import LeanEvent
 from receiver.serving.lingering import LingeringTransport
 from receiver.serving.peers import peer_host
 from receiver.serving.refusals import ConnectionRefusal
@@ -52,6 +58,10 @@ _Wait = Literal[
 
 _PEERS: tuple[dict[object, object], ...] = ({"is_trusted": False}, {"is_trusted": True})
 """What the extension `PEER` says: one for all connections."""
+
+
+_NO_PIPELINE: deque[Any] = deque()
+"""uvicorn's queue of requests that were parsed before another one was answered: there are none here."""
 
 
 class _RefusedError(Exception):
@@ -98,6 +108,7 @@ class ServerConnection(Http1Connection):
         self._payload: list[bytes] = []
         """Parts of a body that the parser has found and the application does not have."""
         super().__init__(config, server_state, app_state, _loop)
+        self.pipeline = _NO_PIPELINE
         assert isinstance(server_state, Connections)  # noqa: S101 - `Server` made it
         self._all = server_state
         self._limits = server_state.limits
@@ -107,7 +118,7 @@ class ServerConnection(Http1Connection):
         self._now = time.thread_time  # the loop's time stands still within a turn
         self._extensions: dict[str, dict[object, object]] = {
             ABORT: {"abort": self.abort},
-            BODIES: {"budgets": server_state.bodies},
+            BODIES: server_state.bodies_offered,
         }
         self._waits_for: _Wait = "first byte"
         self._behind = bytearray()
@@ -275,7 +286,13 @@ class ServerConnection(Http1Connection):
             return
         self._bounds.body_follows(self.headers)  # raises, and so refuses the request, before the application begins
         super().on_headers_complete()
+        self.cycle.message_event = LeanEvent()  # nothing waits for uvicorn's own yet
         self._waits_for = "body"
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if cycle.scope["method"] == "GET":  # of no other does a response go on for long
+            app = cast("ASGI3Application", WithAfterwards(cast("ASGIApp", app), cycle))
+        super()._start_asgi_task(cycle, app)
 
     @property
     def on_body(self) -> Callable[[bytes], None]:

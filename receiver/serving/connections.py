@@ -81,6 +81,8 @@ class Connections(ServerState):
         self.bodies = BodyBudgets.of(
             limits.bodies_in_flight_bytes, limits.body_seconds, lambda: self.count(BODIES_FULL, "")
         )
+        self.bodies_offered: dict[object, object] = {"budgets": self.bodies}
+        """What the extension `BODIES` says: one for all connections."""
         self._trusted_hosts = ProxyHeadersMiddleware(_no_application, limits.trusted_proxies).trusted_hosts
         self._trusted = ClientNetwork("trusted proxies", is_trusted=True)
         self._networks: dict[str, ClientNetwork] = {}

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from receiver.serving.lean_event import LeanEvent
+
 
 class BodyClock:
     """Measures how long a client took for a body, in seconds. Time in which it could not send does not count."""
@@ -48,7 +50,11 @@ class RequestFlow(FlowControl):
     """
 
     def __init__(self, transport: asyncio.Transport, clock: BodyClock, is_full: Callable[[], bool]) -> None:
-        super().__init__(transport)
+        # Not by uvicorn's own, which makes an `asyncio.Event`.
+        self._transport = transport
+        self.read_paused = self.write_paused = False
+        self._is_writable_event = LeanEvent()
+        self._is_writable_event.set()
         self._clock = clock
         self._is_full = is_full
 

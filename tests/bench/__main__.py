@@ -80,7 +80,7 @@ def main() -> None:
         "--scale",
         type=_size,
         metavar="TASKS",
-        help="measure the part scale, with a table of so many tasks, such as 1M or 10M",
+        help="measure the part scale, with a table of that many tasks, such as 1M or 10M",
     )
     parser.add_argument("--runs", type=int, default=3, help="how often each figure is measured (default: %(default)s)")
     parser.add_argument(

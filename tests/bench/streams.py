@@ -90,7 +90,7 @@ def _close(readers: list[Reader]) -> None:
 
 
 def _raise_file_limit(connections: int) -> int:
-    """Raise the limit on open files for so many connections; return how many it allows. Services inherit it."""
+    """Raise the limit on open files for these connections; return how many it allows. Services inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -8,12 +8,14 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from receiver.api import event_stream
 from receiver.events import after_commit
 from receiver.events.after_commit import Watch
 from receiver.events.feed import Feed
+from receiver.events.stream import Follower
 from tests.fakes.inbound import report
 from tests.fakes.reader import reading
 from tests.fakes.world import API_KEY, World, in_processes
@@ -74,6 +76,31 @@ async def test_a_reader_that_does_not_read_is_disconnected_and_the_others_contin
         await world.api.delete(f"/api/v1/task/{task_id}")
         assert (await good.until(lambda seen: seen))[0].task_id == task_id
     assert not caplog.records  # the server logs no error
+
+
+async def test_a_stream_that_fails_unexpectedly_is_counted_and_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, others = await failures(world), await open_streams(world)
+    async with reading(world) as reader:
+        await reader.comment("from here on")
+
+        async def fail(*_: Any) -> None:
+            raise RuntimeError("no such thing should happen")
+
+        monkeypatch.setattr(Follower, "read", fail)
+        await world.created(BY_HAND)
+        with pytest.raises((EOFError, httpx.RemoteProtocolError)):
+            await reader.until(lambda _: False)
+    assert await failures(world) == before + 1
+    assert await open_streams(world) == others
+    assert "no such thing should happen" in caplog.text
+
+
+async def failures(world: World) -> float:
+    """Return how many requests failed with an exception, from the service's metrics."""
+    lines = (await world.api.get("/metrics")).text.splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith('ringback_exceptions_total{place="request"'))
 
 
 async def test_streams_and_long_polls_do_not_delay_the_stop(tmp_path: Path) -> None:

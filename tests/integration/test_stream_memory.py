@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.world import API_KEY, ProcessWorld, in_processes
 
 READERS = 2000
-MOST_KIB_EACH = 25
+MOST_KIB_EACH = 13
 WARM_UP = 100
 """Readers before the first measurement: the memory of the first ones is that of the program itself."""
 AT_ONCE = 100
