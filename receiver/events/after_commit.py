@@ -92,6 +92,7 @@ class Waiting:
                 left = end - loop.time()
                 if is_over(row) or left <= 0 or self.closed:
                     return row
+                del row  # it is read again, and thousands may wait
                 await watch.changed(min(left, _REREAD_SECONDS))
 
     def wake(self, uid: str) -> None:
@@ -124,29 +125,48 @@ class Waiting:
 
 
 class Watch:
-    """One long poll. Enter it before reading the row: a change between reading and waiting is then not missed."""
+    """One long poll. Enter it before reading the row: a change between reading and waiting is then not missed.
+
+    Thousands may wait: an `asyncio.Event` with a timeout would hold a KiB more for each.
+    """
+
+    __slots__ = ("_has_changed", "_uid", "_waiter", "_waiting")
 
     def __init__(self, waiting: Waiting, uid: str) -> None:
         self._waiting = waiting
         self._uid = uid
-        self._event = asyncio.Event()
+        self._has_changed = False
+        self._waiter: asyncio.Future[None] | None = None
 
     def __enter__(self) -> "Watch":
-        self._waiting._add(self._uid, self._event)
+        self._waiting._add(self._uid, self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._waiting._remove(self._uid, self._event)
+        self._waiting._remove(self._uid, self)
+
+    def set(self) -> None:
+        """Note that the task or run has changed, and end the wait."""
+        self._has_changed = True
+        self._end_wait()
 
     async def changed(self, seconds: float) -> bool:
         """Wait for a change, `seconds` at most; return whether there was one."""
-        try:
-            async with asyncio.timeout(max(seconds, 0)):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        self._event.clear()
-        return True
+        if not self._has_changed:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(max(seconds, 0), self._end_wait)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        has_changed, self._has_changed = self._has_changed, False
+        return has_changed
+
+    def _end_wait(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class SeveralWatched:

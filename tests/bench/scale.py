@@ -19,7 +19,7 @@ from tests.bench.seed_rows import add_ended_tasks
 _SMALL = 10_000
 _SECONDS = 1.5
 _WAITING = 12_000
-_BYTES_A_TASK = 2_500
+_BYTES_A_TASK = 1_500
 """Of space on the disk for each task while a table is filled, with its indexes and the log of the database."""
 _FLAT = at_least(0.85)
 _PAGE_P99 = at_most(20)
