@@ -81,7 +81,9 @@ class Database:
             path = settings.sqlite_path
             connection = SQLiteConnection(path)
             reserve = connection.reserve
-            writer = Writer(connection, capacity=settings.writer_queue, is_scarce=lambda: reserve.is_needed)
+            writer = Writer(
+                connection, capacity=settings.writer_queue, is_scarce=lambda: reserve.is_needed, is_on_loop=True
+            )
             database = cls(SQLiteReader(path, connection), writer, upkeep=SQLiteUpkeep(path, writer, reserve))
         else:
             from receiver.storage.postgresql import PostgreSQL

@@ -26,6 +26,7 @@ Five rules follow for handlers and callers:
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -36,6 +37,7 @@ from typing import Any, Protocol, cast
 from receiver.clock import utc_now
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
+from receiver.storage.loop_turns import leave_turns
 from receiver.storage.queued_write import Item, QueuedWrite, Result, WriteHandler, Written, fail
 from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
@@ -113,6 +115,7 @@ class Writer:
     `capacity` is how many items of bounded writes may wait. One beyond it is refused, one that is not `essential`
     also where the rest is kept for essential ones, and one of an organization where others need the rest. Refused too
     is one that is not essential while `is_scarce` returns True: the disk is full. `heavy` writes what is heavy.
+    `is_on_loop` says that statements run on the event loop's thread, which others need too (`loop_turns`).
     """
 
     def __init__(
@@ -122,7 +125,9 @@ class Writer:
         capacity: int = 4096,
         is_scarce: Callable[[], bool] = lambda: False,
         heavy: "Writer | None" = None,
+        is_on_loop: bool = False,
     ) -> None:
+        self._is_on_loop = is_on_loop
         self._is_scarce = is_scarce
         self._heavy = heavy
         self._connection = connection
@@ -250,11 +255,13 @@ class Writer:
             await self._wait_for_more()
             batch = self._next_batch()
             writer_batch.observe(len(batch))
-            began = asyncio.get_running_loop().time()
+            began, computed = asyncio.get_running_loop().time(), time.thread_time()
             await self._process(batch)
             ended = asyncio.get_running_loop().time()
             self.batches, self.batch_seconds = self.batches + 1, self.batch_seconds + ended - began
             self._waiting.rest(batch, ended - began, ended)
+            if self._is_on_loop and not self._closing:
+                await leave_turns(time.thread_time() - computed)
 
     async def _wait_for_work(self) -> None:
         """Wait until a write is to be stored: a new one, one set apart, or one whose organization has rested."""

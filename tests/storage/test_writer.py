@@ -2,7 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from receiver.errors import StorageUnavailable, Unavailable, WriterFull
-from receiver.storage import write_queue
+from receiver.storage import loop_turns, write_queue
 from receiver.storage.sqlite import SQLiteConnection
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import MOST_AT_ONCE, Writer
@@ -379,6 +380,69 @@ async def test_closing_stores_the_writes_of_an_organization_that_rests(
     assert not any(write.done() for write in heavy[1:3])
     await asyncio.wait_for(notes.writer.aclose(), 10)
     assert await asyncio.gather(*heavy) == ["wrote 0", "wrote 1", "wrote 2", "wrote of another"]
+
+
+class Others:
+    """What else runs on the loop: it always has something to do, or it waits; it counts its turns."""
+
+    def __init__(self, seconds: float) -> None:
+        self.turns = 0
+        self._seconds = seconds
+
+    async def run(self) -> None:
+        while True:
+            self.turns += 1
+            await asyncio.sleep(0)
+            compute(self._seconds)
+
+    async def wait(self) -> None:
+        await asyncio.Event().wait()
+
+
+def compute(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+async def between_two_batches(path: Path, others: Others, running: Coroutine[None, None, None]) -> tuple[int, float]:
+    """Return how many turns others have, and the seconds, between two batches that compute for 50 ms each."""
+    writer = Writer(SQLiteConnection(path), is_on_loop=True)
+    ended: list[tuple[int, float]] = []
+    begun: list[tuple[int, float]] = []
+    has_begun = asyncio.Event()
+
+    async def long(_tx: Transaction, items: Sequence[str]) -> list[str | Exception]:
+        has_begun.set()
+        begun.append((others.turns, time.monotonic()))
+        compute(0.05)
+        ended.append((others.turns, time.monotonic()))
+        return list(items)
+
+    async def write_twice() -> None:
+        first = asyncio.create_task(writer.write(long, "first"))
+        await has_begun.wait()
+        second = asyncio.create_task(writer.write(long, "second"))
+        await asyncio.gather(first, second)
+
+    competing = asyncio.create_task(running)
+    writer.start()
+    await write_twice()
+    competing.cancel()
+    await writer.aclose()
+    return begun[1][0] - ended[0][0], begun[1][1] - ended[0][1]
+
+
+async def test_others_have_many_turns_between_two_batches_that_take_long(tmp_path: Path) -> None:
+    others = Others(0.001)
+    turns, _ = await between_two_batches(tmp_path / "notes.db", others, others.run())
+    assert turns > 20  # of a millisecond each, after a batch of 50
+
+
+async def test_a_batch_does_not_wait_for_others_that_only_wait(tmp_path: Path) -> None:
+    others = Others(0)
+    _, seconds = await between_two_batches(tmp_path / "notes.db", others, others.wait())
+    assert seconds < loop_turns.OTHERS_SHARE * 0.05 / 2
 
 
 async def test_a_full_queue_refuses_bounded_writes_only(notes: Notes) -> None:

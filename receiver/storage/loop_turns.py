@@ -1,0 +1,34 @@
+"""Turns between the writer and all else that runs on the event loop, where the writer's statements run on it too.
+
+On SQLite a batch computes from its beginning to its end without a turn for anybody else. If the next one began as soon
+as writes wait, a flood of inbound webhooks would leave nearly nothing of the loop to the deliveries that follow from
+them: they would pile up, at first in memory and then in the table, from which each costs more. So after a batch that
+took long, the others have several turns, up to `OTHERS_SHARE` times as long as it took. They keep no batch waiting that
+they do not need: a turn in which hardly anything ran shows that they wait for something themselves, such as a
+subscriber's answer, and a subscriber that is slow slows no write.
+"""
+
+import asyncio
+import time
+
+OTHERS_SHARE = 4.0
+"""How much of the loop others may use for each second of a batch. Parsing a webhook, sending a delivery and reading its
+answer take two or three times as long as storing both."""
+LONG_BATCH_SECONDS = 0.002
+"""A batch that computed for less than this holds up nobody: there are turns enough between such."""
+_IDLE_TURN_SECONDS = 0.0001
+"""In a turn of the loop that takes less than this, hardly anything ran."""
+
+
+async def leave_turns(took: float) -> None:
+    """Let others use the loop, while they have something to do, after a batch that computed for `took` seconds."""
+    if took < LONG_BATCH_SECONDS:
+        return
+    now = time.monotonic()
+    until = now + OTHERS_SHARE * took
+    while now < until:
+        began = now
+        await asyncio.sleep(0)
+        now = time.monotonic()
+        if now - began < _IDLE_TURN_SECONDS:
+            return
