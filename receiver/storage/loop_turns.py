@@ -10,23 +10,29 @@ subscriber's answer, and a subscriber that is slow slows no write.
 
 import asyncio
 import time
+from collections.abc import Callable
 
-OTHERS_SHARE = 4.0
+OTHERS_SHARE = 8.0
 """How much of the loop others may use for each second of a batch. Parsing a webhook, sending a delivery and reading its
-answer take two or three times as long as storing both."""
+answer take about four times as long as storing both; with just that, deliveries would catch up with nothing."""
+LONGEST_SECONDS = 0.5
+"""The most that others may use after any batch: a write that waits is not to time out for it."""
 LONG_BATCH_SECONDS = 0.002
 """A batch that computed for less than this holds up nobody: there are turns enough between such."""
 _IDLE_TURN_SECONDS = 0.0001
 """In a turn of the loop that takes less than this, hardly anything ran."""
 
 
-async def leave_turns(took: float) -> None:
-    """Let others use the loop, while they have something to do, after a batch that computed for `took` seconds."""
+async def leave_turns(took: float, is_hurried: Callable[[], bool]) -> None:
+    """Let others use the loop, while they have something to do, after a batch that computed for `took` seconds.
+
+    Return early where `is_hurried` returns True.
+    """
     if took < LONG_BATCH_SECONDS:
         return
     now = time.monotonic()
-    until = now + OTHERS_SHARE * took
-    while now < until:
+    until = now + min(OTHERS_SHARE * took, LONGEST_SECONDS)
+    while now < until and not is_hurried():
         began = now
         await asyncio.sleep(0)
         now = time.monotonic()

@@ -260,8 +260,8 @@ class Writer:
             ended = asyncio.get_running_loop().time()
             self.batches, self.batch_seconds = self.batches + 1, self.batch_seconds + ended - began
             self._waiting.rest(batch, ended - began, ended)
-            if self._is_on_loop and not self._closing:
-                await leave_turns(time.thread_time() - computed)
+            if self._is_on_loop:
+                await leave_turns(time.thread_time() - computed, lambda: self._closing)
 
     async def _wait_for_work(self) -> None:
         """Wait until a write is to be stored: a new one, one set apart, or one whose organization has rested."""

@@ -445,6 +445,20 @@ async def test_a_batch_does_not_wait_for_others_that_only_wait(tmp_path: Path) -
     assert seconds < loop_turns.OTHERS_SHARE * 0.05 / 2
 
 
+async def test_others_have_no_turns_beyond_a_bound_or_at_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_turns, "LONGEST_SECONDS", 0.05)
+    others = Others(0.001)
+    competing = asyncio.create_task(others.run())
+    began = time.monotonic()
+    await loop_turns.leave_turns(60.0, lambda: False)
+    assert time.monotonic() - began < 1
+    assert others.turns
+    begun = others.turns
+    await loop_turns.leave_turns(60.0, lambda: True)
+    assert others.turns == begun
+    competing.cancel()
+
+
 async def test_a_full_queue_refuses_bounded_writes_only(notes: Notes) -> None:
     writer = Writer(notes.connection, capacity=2)
     waiting = [asyncio.create_task(writer.write(notes.insert, body)) for body in ("one", "two")]
