@@ -1,6 +1,6 @@
 """Turns between the writer and all else that runs on the event loop, where the writer's statements run on it too.
 
-On SQLite a batch computes from its beginning to its end without a turn for anybody else. If the next one began as soon
+On SQLite a batch computes from its beginning to its end without a turn for others. If the next one began as soon
 as writes wait, a flood of inbound webhooks would leave nearly nothing of the loop to the deliveries that follow from
 them: they would pile up, at first in memory and then in the table, from which each costs more. So after a batch that
 took long, the others have several turns, up to `OTHERS_SHARE` times as long as it took. They keep no batch waiting that
@@ -18,7 +18,7 @@ answer take about four times as long as storing both; with just that, deliveries
 LONGEST_SECONDS = 0.5
 """The most that others may use after any batch: a write that waits is not to time out for it."""
 LONG_BATCH_SECONDS = 0.002
-"""A batch that computed for less than this holds up nobody: there are turns enough between such."""
+"""After a batch that computed for less than this, the others need no turns of their own."""
 _IDLE_TURN_SECONDS = 0.0001
 """In a turn of the loop that takes less than this, hardly anything ran."""
 
