@@ -32,7 +32,7 @@ NameAddresses = list[tuple[socket.AddressFamily, str]]
 class NameNotResolved(OSError):
     """A name of which no address is known; the text is the reason, for a person.
 
-    An OSError because aiohttp expects that of a resolver. No TimeoutError, which would not say that nothing was sent.
+    An OSError, as every fault of a connection. No TimeoutError, which would not say that nothing was sent.
     """
 
 

@@ -1,4 +1,4 @@
-"""A resolver for aiohttp that no tenant's names can hold up for another.
+"""A resolver that no tenant's names can hold up for another.
 
 Each organization has a share of the look-ups that are under way; what is beyond it waits, and holds up no others.
 A look-up ends after a fixed time, whatever the DNS servers do, and its place is free then. A name that could not be
@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
+from receiver.lookups.names import ResolvedName
 from receiver.lookups.queries import NameAddresses, NameNotResolved, NoSuchName, Queries
 from receiver.telemetry.metrics import counted, name_lookups
 
@@ -87,8 +86,8 @@ class _Outcome:
 _Key = tuple[int | None, str, int]
 
 
-class NameLookups(AbstractResolver):
-    """Resolves names for aiohttp: at most `most` look-ups at a time, at most `share` of them for one organization.
+class NameLookups:
+    """Resolves names: at most `most` look-ups at a time, at most `share` of them for one organization.
 
     A look-up takes at most `seconds`. `purpose` is what the counter calls it. It can be made without an event loop.
     """
@@ -114,7 +113,7 @@ class NameLookups(AbstractResolver):
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
+    ) -> list[ResolvedName]:
         """Return the addresses of a name. Raises `NameNotResolved`."""
         failure = self._failures.get(host)
         if failure is not None and monotonic() < failure.until:
@@ -128,7 +127,7 @@ class NameLookups(AbstractResolver):
         if outcome.reason:
             raise NameNotResolved(outcome.reason)
         return [
-            ResolveResult(hostname=host, host=address, port=port, family=each, proto=0, flags=_NUMERIC)
+            ResolvedName(hostname=host, host=address, port=port, family=each, proto=0, flags=_NUMERIC)
             for each, address in outcome.found
         ]
 

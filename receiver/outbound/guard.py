@@ -5,9 +5,9 @@ metadata service that is reachable from Ringback and not from the subscriber.
 
 Why a check at registration is not enough: a host name can resolve to a public address while `check` asks, and to a
 private one a second later, when a delivery connects (DNS rebinding). So every delivery is checked again, and on the
-addresses that the connection uses: aiohttp asks the guard's own resolver, the resolver checks each address that the
-name resolves to, and aiohttp connects to one of just these, without a second lookup (its DNS cache is off). aiohttp
-resolves no literal address, so those are checked by `check_literal`, before the request. The URL is parsed by
+addresses that the connection uses: each new connection asks the guard's own resolver, which checks each address that
+the name resolves to, and is made to one of just these, without a second lookup (`receiver.http_client.dialer`). A
+literal address is not resolved, so it is checked by `check_literal`, before the request. The URL is parsed by
 `target_url`, as for the request, so that the guard and the connection cannot read one URL in two ways. Redirects are
 not followed.
 """
@@ -21,10 +21,10 @@ from enum import IntEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL  # aiohttp's own URL parser: what is checked is what is connected to
+from yarl import URL
 
 from receiver.errors import BadRequest, SettingsError
+from receiver.lookups.names import NameResolver, ResolvedName
 from receiver.lookups.resolver import LONGEST_LOOKUP, NameLookups
 from receiver.outbound.target_url import authority_of, target_url
 from receiver.settings import Settings
@@ -44,7 +44,7 @@ Network = IPv4Network | IPv6Network
 class TargetForbidden(OSError):
     """A target that the guard does not allow; the text is the reason, for a person.
 
-    An OSError because aiohttp expects that of a resolver: it becomes the `os_error` of a `ClientConnectorDNSError`.
+    An OSError, as what else a resolver raises: it becomes the `cause` of a `NameUnresolved`.
     """
 
 
@@ -96,7 +96,7 @@ _FORBIDDEN = _networks(
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A parsed URL; `host` as aiohttp connects to it, `address` if the host is a literal address."""
+    """A parsed URL; `host` as it is connected to, `address` if the host is a literal address."""
 
     scheme: str
     host: str
@@ -118,7 +118,7 @@ class AddressGuard:
         allow_private: bool = False,
         hosts: Iterable[str] = (),
         networks: Iterable[Network] = (),
-        inner: AbstractResolver | None = None,
+        inner: NameResolver | None = None,
     ) -> None:
         self._allow_private = allow_private
         self._hosts = frozenset(hosts)
@@ -127,7 +127,7 @@ class AddressGuard:
         self._check_url_cached = lru_cache(maxsize=1024)(self._check_url)  # no lookup in it: its result never changes
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, inner: AbstractResolver | None = None) -> "AddressGuard":
+    def from_settings(cls, settings: Settings, *, inner: NameResolver | None = None) -> "AddressGuard":
         """Return the guard that `RINGBACK_ALLOW_PRIVATE_TARGETS` and `RINGBACK_ALLOWED_TARGETS` describe.
 
         Raises `SettingsError` for an allowed target that is not a network, an address or a name.
@@ -169,16 +169,16 @@ class AddressGuard:
         """
         self._check_url_cached(url)
 
-    def resolver(self, scheme: str = "https") -> AbstractResolver:
-        """Return a resolver for aiohttp that refuses a name if any of its addresses is forbidden.
+    def resolver(self, scheme: str = "https") -> NameResolver:
+        """Return a resolver that refuses a name if any of its addresses is forbidden.
 
-        aiohttp does not pass the scheme to a resolver, so there is one resolver for each scheme.
+        A resolver is not told the scheme, so there is one for each scheme.
         """
         return _GuardedResolver(self, scheme)
 
     async def resolve(
         self, scheme: str, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
+    ) -> list[ResolvedName]:
         """Resolve a name and check its addresses. Raises `TargetForbidden`, or OSError if it has none."""
         try:
             answers = await self._inner.resolve(host, port, family)
@@ -222,14 +222,14 @@ class AddressGuard:
         return any(address in network for network in self._networks)
 
 
-class _GuardedResolver(AbstractResolver):
+class _GuardedResolver:
     def __init__(self, guard: AddressGuard, scheme: str) -> None:
         self._guard = guard
         self._scheme = scheme
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
+    ) -> list[ResolvedName]:
         return await self._guard.resolve(self._scheme, host, port, family)
 
     async def close(self) -> None:

@@ -1,42 +1,44 @@
 """The sender: posts one signed body to one URL, and returns the result as data."""
 
 import asyncio
-import io
 import os
 import ssl
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Self
 
-import aiohttp
-from yarl import URL
-
 from receiver.clock import utc_now, wall_now
 from receiver.domain.delivery_outcomes import LONGEST_RETRY_AFTER
 from receiver.domain.retry_after import retry_after_seconds
-from receiver.lease_check import LeasedRequest, LeaseEnded
+from receiver.http_client.dialer import Dialer
+from receiver.http_client.errors import (
+    CertificateRefused,
+    ClosedUnanswered,
+    ConnectRefused,
+    NameUnresolved,
+    NotHTTP,
+    TlsRefused,
+)
+from receiver.http_client.origin import Origin
+from receiver.http_client.pool import ConnectionPool
+from receiver.http_client.response_reader import ResponseReader
+from receiver.http_client.trust import system_trust
+from receiver.lease_check import LeaseEnded
 from receiver.outbound.guard import AddressGuard, TargetForbidden
-from receiver.outbound.response_head import HeadUnreadable, StatusFirstHandler
 from receiver.outbound.target_url import target_url
-from receiver.response_head import MOST_HEAD_BYTES, bound_responses
 
 KEPT_BYTES = 4096
 """How much of a response's body is stored."""
-_LONG_BODY = 1 << 20
 _BODY_SECONDS = 5.0
 """How long the body of a response is waited for. It is only for a person to read: the status is known already."""
 # Shorter than the usual server's (5 s), so that Ringback closes an idle connection first: a server that closes one just
 # as a request is sent makes that attempt fail.
 _IDLE_SECONDS = 4.0
-_HEADERS = {
-    "user-agent": f"Ringback/{version('ringback')}",
-    "accept-encoding": "identity",  # the response is stored as it is: a small one cannot unpack to gigabytes
-}
+_USER_AGENT = f"Ringback/{version('ringback')}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,14 +63,39 @@ class SendResult:
         return self.error is None and self.status is not None and 200 <= self.status < 300
 
 
-@dataclass(slots=True)
-class _Received:
-    """What has been received of a response up to now, to be returned however the attempt ends."""
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A URL, read: where it is connected to, and the beginning of every request to it."""
 
-    status: int | None = None
-    error: str | None = None
-    retry_after: float | None = None
-    body: bytearray = field(default_factory=bytearray)
+    scheme: str
+    origin: Origin
+    beginning: str
+
+
+class _Attempt:
+    """The wait for one response: until it is over, or its time is, or that of its body."""
+
+    __slots__ = ("_body_timer", "_loop", "_reader", "done")
+
+    def __init__(self, reader: ResponseReader) -> None:
+        self._reader = reader
+        self._loop = asyncio.get_running_loop()
+        self._body_timer: asyncio.TimerHandle | None = None
+        self.done: asyncio.Future[None] = self._loop.create_future()
+
+    def progressed(self) -> None:
+        """Look at the reader: more has arrived."""
+        if self._reader.is_over:
+            self.stop()
+        elif self._reader.is_judged and self._body_timer is None:
+            self._body_timer = self._loop.call_later(_BODY_SECONDS, self.stop)
+
+    def stop(self) -> None:
+        """End the wait: what has arrived is the result."""
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class Sender:
@@ -82,7 +109,7 @@ class Sender:
         self._guard = guard
         self.timeout = timeout
         self._connections = connections
-        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._pools: dict[str, ConnectionPool] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -92,8 +119,8 @@ class Sender:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for session in self._sessions.values():
-            await session.close()
+        for pool in self._pools.values():
+            await pool.aclose()
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> SendResult:
         """Post `body` to `url` and return the result.
@@ -101,112 +128,124 @@ class Sender:
         What goes wrong is in the result; only CancelledError is raised, and `LeaseEnded` if it is sent under a lease.
         Redirects are not followed: a 3xx is a failure (`receiver/api/CONTRACTS.md`, "Standard Webhooks").
         """
-        started_at, started, received = utc_now(), time.monotonic(), _Received()
+        started_at, started, response, error = utc_now(), time.monotonic(), None, None
         try:
             self._guard.check_literal(url)
-            async with asyncio.timeout(self.timeout):
-                await self._post(_read_url(url), headers, body, received)
-        except TimeoutError:
-            if received.status is None:
-                received.error = f"timed out after {self.timeout:g} s"
+            response = await self._post(_read_target(url), headers, body)
+        except TimeoutError as fault:
+            error = f"timed out after {self.timeout:g} s" if fault.errno is None else _explain(fault)
         except LeaseEnded:
             raise
-        except Exception as error:
-            received.error = _explain(error)
+        except Exception as fault:
+            error = _explain(fault)
+        if response is not None and response.status is not None and 300 <= response.status < 400:
+            error = "redirects are not followed"
         return SendResult(
-            status=received.status,
-            error=received.error,
-            response=received.body.decode(errors="replace").replace("\0", ""),
+            status=None if response is None else response.status,
+            error=error,
+            response="" if response is None else response.body.decode(errors="replace").replace("\0", ""),
             duration_ms=round((time.monotonic() - started) * 1000),
-            retry_after=received.retry_after,
+            retry_after=None if response is None else _retry_after(response),
             started_at=started_at,
         )
 
-    async def _post(self, url: URL, headers: Mapping[str, str], body: bytes, received: _Received) -> None:
-        # aiohttp sends a long body in chunks only if it is a file object; in one piece it would block the event loop.
-        data = io.BytesIO(body) if len(body) > _LONG_BODY else body
+    async def _post(self, target: _Target, headers: Mapping[str, str], body: bytes) -> ResponseReader:
+        """Return the response, as far as it was read. Raises for one that has no status."""
+        head = _head(target, headers, len(body))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.timeout
+        pool = self._pool(target.scheme)
+        connection = pool.take(target.origin)
+        if connection is None:
+            async with asyncio.timeout_at(deadline):
+                connection = await pool.acquire(target.origin)
+        reader = connection.reader
+        attempt = _Attempt(reader)
+        timer = loop.call_at(deadline, attempt.stop)
         try:
-            response = await self._session(url.scheme).post(url, headers=headers, data=data, allow_redirects=False)
-        except HeadUnreadable as head:
-            _note(received, head.status, head.retry_after)
-            return
-        try:
-            _note(received, response.status, response.headers.get("retry-after"))
-            with suppress(aiohttp.ClientError, OSError, HeadUnreadable):  # TimeoutError is an OSError
-                async with asyncio.timeout(_BODY_SECONDS):
-                    await _read_start(response.content, received.body)
+            connection.send(attempt, head, body)
+            await attempt.done
         finally:
-            # Does nothing to a response that was read to its end: its connection is already back in the pool.
-            response.close()
+            timer.cancel()
+            attempt.stop()
+            pool.give_back(connection)
+        if not reader.is_judged:
+            raise _fault(reader)
+        return reader
 
-    def _session(self, scheme: str) -> aiohttp.ClientSession:
-        if scheme not in self._sessions:
-            self._sessions[scheme] = self._open(scheme)
-        return self._sessions[scheme]
-
-    def _open(self, scheme: str) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            resolver=self._guard.resolver(scheme),
-            use_dns_cache=False,  # so that the guard checks each new connection
-            limit=self._connections,
-            limit_per_host=0,
-            keepalive_timeout=_IDLE_SECONDS,
-        )
-        bound_responses(connector, StatusFirstHandler)
-        return aiohttp.ClientSession(
-            connector=connector,
-            request_class=LeasedRequest,
-            headers=_HEADERS,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # `send` has the only timeout
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=KEPT_BYTES,
-            max_line_size=MOST_HEAD_BYTES,
-            max_field_size=MOST_HEAD_BYTES,
-            max_headers=MOST_HEAD_BYTES,
-        )
+    def _pool(self, scheme: str) -> ConnectionPool:
+        if scheme not in self._pools:
+            self._pools[scheme] = ConnectionPool(
+                Dialer(self._guard.resolver(scheme), system_trust if scheme == "https" else None),
+                lambda: ResponseReader(KEPT_BYTES),
+                limit=self._connections,
+                idle_seconds=_IDLE_SECONDS,
+            )
+        return self._pools[scheme]
 
 
-_read_url = lru_cache(maxsize=1024)(target_url)
+@lru_cache(maxsize=1024)
+def _read_target(url: str) -> _Target:
+    parts = target_url(url)
+    beginning = (
+        f"POST {parts.raw_path_qs} HTTP/1.1\r\n"
+        f"Host: {parts.host_port_subcomponent}\r\n"
+        f"user-agent: {_USER_AGENT}\r\n"
+        "accept-encoding: identity\r\n"  # the response is stored as it is: a small one cannot unpack to gigabytes
+    )
+    if parts.raw_host is None or parts.port is None:
+        raise ValueError("a URL without a host")
+    return _Target(parts.scheme, Origin(parts.raw_host, parts.port), beginning)
 
 
-def _note(received: _Received, status: int, retry_after: str | None) -> None:
-    received.status = status
-    received.retry_after = retry_after_seconds(retry_after, wall_now(), longest=LONGEST_RETRY_AFTER)
-    if 300 <= status < 400:
-        received.error = "redirects are not followed"
+def _head(target: _Target, headers: Mapping[str, str], length: int) -> bytes:
+    """Return the head of a request. Raises ValueError for a header that would be more than one line."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if "\0" in lines or not lines.count("\r") == lines.count("\n") == len(headers):
+        raise ValueError("a header with a line break or a zero byte")
+    if not any(len(name) == 6 and name.lower() == "accept" for name in headers):
+        lines += "Accept: */*\r\n"
+    return f"{target.beginning}{lines}Content-Length: {length}\r\n\r\n".encode()
 
 
-async def _read_start(content: aiohttp.StreamReader, into: bytearray) -> None:
-    while len(into) < KEPT_BYTES:
-        chunk = await content.read(KEPT_BYTES - len(into))
-        if not chunk:
-            return
-        into += chunk
+def _fault(reader: ResponseReader) -> Exception:
+    """Return why there is no status."""
+    if not reader.is_http:
+        return NotHTTP()
+    if reader.error is not None:
+        return reader.error
+    return ClosedUnanswered() if reader.is_over else TimeoutError()
+
+
+def _retry_after(response: ResponseReader) -> float | None:
+    value = response.head.retry_after
+    return None if value is None else retry_after_seconds(value, wall_now(), longest=LONGEST_RETRY_AFTER)
 
 
 def _explain(error: Exception) -> str:
     """Return what went wrong, for a person, with nothing of the URL: it may contain a token."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorDNSError) else error
-    match cause:
+    match error:
         case TargetForbidden():
-            return f"address forbidden: {cause}"
-        case aiohttp.ClientConnectorCertificateError():
-            return f"TLS: certificate not trusted ({_certificate_fault(cause.certificate_error)})"
-        case aiohttp.ClientConnectorSSLError():
-            return f"TLS: no secure connection ({_tls_fault(cause.os_error)})"
-        case aiohttp.ServerDisconnectedError():
+            return f"address forbidden: {error}"
+        case NameUnresolved(cause=TargetForbidden() as forbidden):
+            return f"address forbidden: {forbidden}"
+        case NameUnresolved():
+            return "name not resolved"
+        case CertificateRefused():
+            return f"TLS: certificate not trusted ({error.fault})"
+        case TlsRefused():
+            return f"TLS: no secure connection ({_tls_fault(error.cause)})"
+        case ConnectRefused():
+            return _network_fault(error.cause)
+        case ClosedUnanswered():
             return "connection closed without a response"
-        case aiohttp.ClientResponseError():
+        case NotHTTP():
             return "the response is not valid HTTP"
+        case ssl.SSLError():
+            return f"TLS: no secure connection ({_tls_fault(error)})"
         case OSError():
-            return _network_fault(cause, resolving=cause is not error)
+            return _network_fault(error)
     return f"could not be sent ({type(error).__name__})"
-
-
-def _certificate_fault(error: Exception) -> str:
-    return error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else "not valid"
 
 
 def _tls_fault(error: OSError) -> str:
@@ -214,7 +253,5 @@ def _tls_fault(error: OSError) -> str:
     return (reason or "handshake failed").replace("_", " ").lower()
 
 
-def _network_fault(error: OSError, *, resolving: bool) -> str:
-    if resolving:
-        return "name not resolved"
+def _network_fault(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno else "connection failed"

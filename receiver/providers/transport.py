@@ -17,6 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from receiver.lease_check import LeasedRequest
@@ -82,7 +83,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         tls.set_alpn_protocols(["http/1.1"])
         self._lookups = lookups or NameLookups("provider", share=_MOST_CONNECTIONS)
         connector = aiohttp.TCPConnector(
-            ssl=tls, limit=_MOST_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS, resolver=self._lookups
+            ssl=tls,
+            limit=_MOST_CONNECTIONS,
+            keepalive_timeout=_IDLE_SECONDS,
+            resolver=cast(AbstractResolver, self._lookups),
         )
         bound_responses(connector)
         self._session = aiohttp.ClientSession(

@@ -19,6 +19,9 @@ from aiohttp.http_writer import StreamWriter
 from aiohttp.test_utils import TestServer
 
 from receiver.clock import SERVICE_CLOCK, utc_now
+from receiver.http_client.connection import Connection
+from receiver.http_client.origin import Origin
+from receiver.http_client.pool import ConnectionPool
 from receiver.lease_check import LeaseEnded, SendLease, under
 from receiver.outbound.deliver import Deliverer
 from receiver.outbound.guard import AddressGuard
@@ -65,6 +68,19 @@ def frozen_once(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch, *, after
         return result
 
     monkeypatch.setattr(owner, name, call)
+
+
+def frozen_when_a_connection_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freeze the process when a kept connection has been chosen, right before the request is written to it."""
+    take, freezes = ConnectionPool.take, iter([freeze])
+
+    def take_and_freeze(pool: ConnectionPool, origin: Origin) -> Connection | None:
+        connection = take(pool, origin)
+        assert connection is not None
+        next(freezes, lambda: None)()
+        return connection
+
+    monkeypatch.setattr(ConnectionPool, "take", take_and_freeze)
 
 
 class FreezingGuard(AddressGuard):
@@ -115,7 +131,7 @@ async def test_a_request_is_not_written_when_its_lease_ended_after_the_connectio
 ) -> None:
     async with numbers_received() as (url, received), Sender(AddressGuard(allow_private=True), timeout=10) as sender:
         assert (await sender.send(url, {"number": "1"}, b"{}")).ok
-        frozen_once(StreamWriter, "write_headers", monkeypatch, after=True)
+        frozen_when_a_connection_was_taken(monkeypatch)
         with pytest.raises(LeaseEnded), under(SendLease(utc_now() + timedelta(seconds=FROZEN_SECONDS))):
             await sender.send(url, {"number": "2"}, b" " * size)
         assert (await sender.send(url, {"number": "3"}, b"{}")).ok

@@ -1,0 +1,40 @@
+"""What can go wrong with a request. No text names a URL or repeats a header: both may have a secret."""
+
+import ssl
+
+
+class NotConnected(Exception):
+    """No connection was made, so nothing of the request was sent; `cause` is what the system said."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(type(cause).__name__)
+        self.cause = cause
+
+
+class NameUnresolved(NotConnected):
+    """No address of the server's name may be connected to; `cause` is what the resolver raised."""
+
+
+class ConnectRefused(NotConnected):
+    """None of the server's addresses took a connection."""
+
+
+class TlsRefused(NotConnected):
+    """The server took the connection, and no TLS connection could be made on it."""
+
+
+class CertificateRefused(TlsRefused):
+    """The server's certificate is not trusted, or is another host's."""
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the certificate."""
+        return self.cause.verify_message if isinstance(self.cause, ssl.SSLCertVerificationError) else "not valid"
+
+
+class ClosedUnanswered(Exception):
+    """The server closed the connection, and no status had arrived. It may have handled the request."""
+
+
+class NotHTTP(Exception):
+    """What the server sent is not a response of HTTP, or has no end within the bounds."""
