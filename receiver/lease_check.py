@@ -2,8 +2,8 @@
 
 A lease is checked when the work under it begins. But a process can be frozen at any point after that (SIGSTOP, a
 paused virtual machine), and when it wakes, its lease may have ended and another process may have done the work. So a
-request that must not be sent without its lease is made `under` it, and `LeasedRequest` looks at the lease once more
-when a connection is there and the next step is to write. A process that is frozen between that look and the system call
+request that must not be sent without its lease is made `under` it, and what writes it to a connection calls
+`check_lease` when the next step is to write. A process that is frozen between that look and the system call
 cannot be stopped; its caller sees afterwards that the lease has ended, and counts it
 (`ringback_sent_without_lease_total`).
 """
@@ -13,10 +13,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-
-import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.connector import Connection
 
 from receiver.clock import utc_now
 
@@ -61,27 +57,3 @@ def check_lease() -> None:
     lease = _present.get()
     if lease is not None and not lease.may_send():
         raise LeaseEnded
-
-
-class LeasedRequest(aiohttp.ClientRequest):
-    """A request that is not written if the lease under which it is sent has ended."""
-
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Check the lease, then write a request without a body, or let `write_bytes` do it. Raises `LeaseEnded`."""
-        check_lease()
-        return await super().send(conn)
-
-    async def write_bytes(
-        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
-    ) -> None:
-        """Check the lease, then write headers and body; if it has ended, the wait for the response raises `LeaseEnded`.
-
-        `send` has checked it, but before Python 3.12 this runs in a later turn of the event loop.
-        """
-        try:
-            check_lease()
-        except LeaseEnded as ended:
-            if conn.protocol is not None:
-                conn.protocol.set_exception(ended)
-            return
-        await super().write_bytes(writer, conn, content_length)

@@ -71,7 +71,8 @@ class ResponseReader:
             head.feed(data)
             if head.ended:
                 self.is_judged = True
-                self._read_head(head.lines, head.rest)
+                rest, head.rest = head.rest, b""  # not held while the connection is kept
+                self._read_head(head.lines, rest)
             elif head.is_too_long or not head.is_http:
                 self._stop()
 

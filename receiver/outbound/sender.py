@@ -150,7 +150,10 @@ class Sender:
         )
 
     async def _post(self, target: _Target, headers: Mapping[str, str], body: bytes) -> ResponseReader:
-        """Return the response, as far as it was read. Raises for one that has no status."""
+        """Return the response, as far as it was read. Raises for one that has no status.
+
+        It belongs to a connection that another attempt may use: the caller reads it before it awaits anything.
+        """
         head = _head(target, headers, len(body))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout

@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from receiver.lookups.resolver import NameLookups
+from receiver.providers.aiohttp_transport import AiohttpTransport
 from receiver.providers.calls import NotSent, ResponseLost
 from receiver.providers.piapi.calls import Calls, PiAPIResponse
 from receiver.providers.rate_limiter import RateLimiter
-from receiver.providers.transport import AiohttpTransport, open_transport, proxy_for
+from receiver.providers.transport import open_transport, proxy_for
 from tests.fakes.certificate import self_signed
 from tests.fakes.dns import DnsServer
 from tests.fakes.raw_server import RawServer

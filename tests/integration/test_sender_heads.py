@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from receiver.http_client.head_reader import MOST_HEAD_BYTES
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.sender import Sender, SendResult
-from receiver.response_head import MOST_HEAD_BYTES
 from tests.fakes.raw_server import RawServer
 
 pytestmark = pytest.mark.no_database("it sends what it is given")
