@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, cast
 
-from receiver.clock import utc_now
+from receiver.clock import monotonic, utc_now
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.loop_turns import leave_turns
@@ -376,9 +376,9 @@ class Writer:
         try:
             transaction = await self._connection.begin(is_brief=bool(self._apart))
             results = await _handle(transaction, batch)
-            began = asyncio.get_running_loop().time()
+            began = monotonic()  # the loop's time may stand still within a turn, in which SQLite commits
             unknown = await self._commit()
-            commit_seconds.observe(asyncio.get_running_loop().time() - began)
+            commit_seconds.observe(monotonic() - began)
             if unknown is not None:
                 counted(writes_not_stored, "unknown").inc(len(batch))
         except (Exception, asyncio.CancelledError) as error:

@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
@@ -534,3 +536,27 @@ async def test_a_cancelled_caller_does_not_affect_other_writes(notes: Notes) -> 
     notes.connection.gate.set()
     assert [await stays, await later] == ["wrote stays", "wrote later"]
     assert notes.on_disk() == ["cancelled", "stays", "cancelled too", "later"]
+
+
+def test_the_time_of_a_commit_on_the_event_loop_is_measured(tmp_path: Path) -> None:
+    """The loop's own time stands still within one of its turns, as uvloop's does."""
+    path = tmp_path / "own.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE)")
+
+    async def write_slowly() -> None:
+        notes = Notes(path)
+        inner = notes.connection.commit
+
+        async def commit() -> None:
+            time.sleep(0.02)  # noqa: ASYNC251 - as a disk that holds up the loop
+            await inner()
+
+        notes.connection.commit = commit  # type: ignore[method-assign]
+        notes.writer.start()
+        await notes.begin("slow")[0]
+        await notes.writer.aclose()
+
+    before = REGISTRY.get_sample_value("ringback_commit_duration_seconds_sum") or 0.0
+    uvloop.run(write_slowly())
+    assert (REGISTRY.get_sample_value("ringback_commit_duration_seconds_sum") or 0.0) - before >= 0.02
