@@ -129,7 +129,8 @@ def test_the_last_stage_of_the_image_runs_nothing_and_starts_without_a_shell() -
 
 
 def test_an_installation_compiles_the_code_which_the_service_may_not_write_beside() -> None:
-    planned = subprocess.run(["make", "-n", "install"], cwd=DEPLOY.parent, capture_output=True, text=True, check=True)
+    command = ["make", "-n", "--no-print-directory", "install"]
+    planned = subprocess.run(command, cwd=DEPLOY.parent, capture_output=True, text=True, check=True)
     assert planned.stdout.rstrip().endswith("-m compileall -q receiver models migrations")
 
 
