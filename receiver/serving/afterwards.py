@@ -65,5 +65,9 @@ class _Rest:
         cast("LeanEvent", self._cycle.message_event).when_set = None
 
     def _check(self) -> None:
-        if self._cycle.disconnected and self._leave is not None:
-            self._leave()
+        if self._cycle.disconnected:
+            if self._leave is not None:
+                self._leave()
+        elif self._cycle.body:  # nothing reads it, and what is kept of it would pause the reading
+            self._cycle.body = bytearray()
+            self._cycle.flow.resume_reading()

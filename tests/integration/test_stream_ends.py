@@ -78,6 +78,23 @@ async def test_a_reader_that_does_not_read_is_disconnected_and_the_others_contin
     assert not caplog.records  # the server logs no error
 
 
+async def test_a_stream_ends_with_its_client_whatever_body_the_request_has(world: World) -> None:
+    others = await open_streams(world)
+    body = b"x" * 300_000
+    loop = asyncio.get_running_loop()
+    with socket.socket() as connected:
+        connected.setblocking(False)
+        await loop.sock_connect(connected, ("127.0.0.1", world.port))
+        head = REQUEST.replace("\r\n\r\n", f"\r\ncontent-length: {2 * len(body)}\r\n\r\n")
+        await loop.sock_sendall(connected, head.encode() + body)
+        async with asyncio.timeout(5):
+            while await open_streams(world) != others + 1:
+                pass
+    async with asyncio.timeout(5):
+        while await open_streams(world) != others:
+            pass
+
+
 async def test_a_stream_that_fails_unexpectedly_is_counted_and_ends(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

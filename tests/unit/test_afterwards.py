@@ -28,6 +28,7 @@ class Cycle:
 
     def __init__(self) -> None:
         self.disconnected = False
+        self.body = bytearray()
         self.message_event = LeanEvent()
         self.flow = Flow()
         self.sent: list[Message] = []
@@ -100,6 +101,21 @@ async def test_the_rest_is_told_when_the_client_is_gone_and_not_of_other_changes
 
     await respond(cycle, app, scope())
     assert cycle.message_event.when_set is None
+
+
+async def test_a_body_that_arrives_meanwhile_does_not_keep_the_end_from_being_seen() -> None:
+    cycle = Cycle()
+
+    async def rest_of(rest: ResponseRest) -> None:
+        rest.when_gone(lambda: None)
+        cycle.body += b"x"
+        cycle.message_event.set()
+        assert (bytes(cycle.body), cycle.flow.resumed) == (b"", 2)
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        scope["extensions"][AFTERWARDS]["go_on"](rest_of)
+
+    await respond(cycle, app, scope())
 
 
 async def test_a_request_with_an_access_log_ends_within_the_application() -> None:
