@@ -1,10 +1,12 @@
 """Reads whole rows of tasks by their keys: one query for all that are asked for while another is under way."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import JSON, ColumnElement, case, literal_column
 
+from receiver.errors import StorageUnavailable
 from receiver.storage.database import Database
 from receiver.storage.hot import HotQuery, HotRow
 from receiver.storage.large_rows import SMALL_BYTES
@@ -24,13 +26,16 @@ _TASKS = HotQuery(
     lambda query: query.outerjoin(subscriptions, tasks.c.callback_id == subscriptions.c.id),
 )
 
+_Asked = asyncio.Future[dict[str, Any] | None]
+"""A row that is asked for."""
+
 
 class TaskRows:
     """The rows of tasks, with the columns that `receiver.storage.tasks.task_by_id` has; no documents of large ones."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: dict[int, asyncio.Future[dict[str, Any] | None]] = {}
+        self._waiting: dict[int, _Asked] = {}
         self._reading: asyncio.Task[None] | None = None
 
     async def read(self, key: int) -> dict[str, Any] | None:
@@ -51,12 +56,20 @@ class TaskRows:
             try:
                 found = {row["task"]["id"]: _row(row) for row in await self._database.read_by_keys(_TASKS, asked)}
             except Exception as error:
-                for each in asked.values():
-                    each.set_exception(error)
-                    each.exception()  # it is raised where the row is awaited, if it still is
+                _fail(asked, error)
+            except asyncio.CancelledError:  # the driver's too, for a broken call: then all would wait without end
+                _fail(asked | self._waiting, StorageUnavailable("the database cannot be read at present; try again"))
+                self._waiting = {}
+                raise
             else:
                 for key, each in asked.items():
                     each.set_result(found.get(key))
+
+
+def _fail(asked: Mapping[int, _Asked], error: Exception) -> None:
+    for each in asked.values():
+        each.set_exception(error)
+        each.exception()  # it is raised where the row is awaited, if it still is
 
 
 def _row(found: HotRow) -> dict[str, Any]:

@@ -100,3 +100,28 @@ async def test_a_query_that_fails_fails_for_all_who_wait_and_for_no_other(
         outcomes = await asyncio.gather(rows.read(key), rows.read(key), return_exceptions=True)
     assert [type(each) for each in outcomes] == [StorageUnavailable] * 2
     assert await rows.read(key) is not None
+
+
+async def test_a_query_that_the_driver_breaks_off_leaves_none_waiting(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await insert(database, {}, {})
+    rows = TaskRows(database)
+    has_begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def broken_off(_query: HotQuery, _keys: Collection[int]) -> list[HotRow]:
+        has_begun.set()
+        await goes_on.wait()
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patching:
+        patching.setattr(database, "read_by_keys", broken_off)
+        reading = [asyncio.create_task(rows.read(first))]
+        await has_begun.wait()
+        reading.append(asyncio.create_task(rows.read(second)))
+        await asyncio.sleep(0)
+        goes_on.set()
+        async with asyncio.timeout(5):
+            outcomes = await asyncio.gather(*reading, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [StorageUnavailable] * 2
+    assert await rows.read(second) is not None
