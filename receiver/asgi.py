@@ -53,6 +53,11 @@ def afterwards(scope: Scope) -> Callable[[Afterwards], None] | None:
     return go_on
 
 
+def end_within(scope: Scope) -> None:
+    """Take away the offer to go on afterwards: the caller is to see all of the response that is sent."""
+    (scope.get("extensions") or {}).pop(AFTERWARDS, None)
+
+
 async def read_body(
     scope: Scope,
     receive: Receive,

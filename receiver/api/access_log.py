@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from receiver.api.piapi_queries import CancelQuery, HistoryQuery
 from receiver.api.run_schemas import JobQuery, RunQuery
 from receiver.api.schemas import AuditQuery, DeliveryQuery, EventQuery, GetTask, ReportQuery, TaskQuery
-from receiver.asgi import AFTERWARDS, KEY
+from receiver.asgi import KEY, end_within
 from receiver.clock import monotonic
 from receiver.domain.ids import is_id
 from receiver.providers.registry import provider_names
@@ -50,7 +50,7 @@ class AccessLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        (scope.get("extensions") or {}).pop(AFTERWARDS, None)  # or a stream would be logged when it begins
+        end_within(scope)  # or a stream would be logged when it begins
         began, path = monotonic(), scope["path"]
         status: int | None = None
         sent = 0

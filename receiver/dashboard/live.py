@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from receiver.api import events
+from receiver.asgi import end_within
 from receiver.dashboard.visit import Visit
 
 _DATA, _EVENT, _HAPPENED = b"data: ", b"event: ", b"data: {}"
@@ -29,6 +30,7 @@ def _without_data(stream: ASGIApp) -> ASGIApp:
                 message = {**message, "body": hints(body)}
             await send(message)
 
+        end_within(scope)  # or the server would send the rest as it is
         await stream(scope, receive, forward)
 
     return app
