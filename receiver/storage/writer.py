@@ -140,6 +140,8 @@ class Writer:
         self.batches = 0
         self.batch_seconds = 0.0
         """How many batches were committed, and how long they took in all."""
+        self._committing = 0.0
+        """What this thread computed during the commits of a batch: for others, while a slow disk writes."""
         self._outage_began: datetime | None = None
         self._outage: Outage | None = None
         self._closing = False
@@ -256,12 +258,13 @@ class Writer:
             batch = self._next_batch()
             writer_batch.observe(len(batch))
             began, computed = asyncio.get_running_loop().time(), time.thread_time()
+            self._committing = 0.0
             await self._process(batch)
             ended = asyncio.get_running_loop().time()
             self.batches, self.batch_seconds = self.batches + 1, self.batch_seconds + ended - began
             self._waiting.rest(batch, ended - began, ended)
             if self._is_on_loop:
-                await leave_turns(time.thread_time() - computed, lambda: self._closing)
+                await leave_turns(time.thread_time() - computed - self._committing, lambda: self._closing)
 
     async def _wait_for_work(self) -> None:
         """Wait until a write is to be stored: a new one, one set apart, or one whose organization has rested."""
@@ -376,9 +379,11 @@ class Writer:
         try:
             transaction = await self._connection.begin(is_brief=bool(self._apart))
             results = await _handle(transaction, batch)
-            began = monotonic()  # the loop's time may stand still within a turn, in which SQLite commits
+            # The loop's time may stand still within a turn, in which SQLite commits.
+            began, computed = monotonic(), time.thread_time()
             unknown = await self._commit()
             commit_seconds.observe(monotonic() - began)
+            self._committing += time.thread_time() - computed
             if unknown is not None:
                 counted(writes_not_stored, "unknown").inc(len(batch))
         except (Exception, asyncio.CancelledError) as error:

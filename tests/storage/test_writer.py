@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from receiver.errors import StorageUnavailable, Unavailable, WriterFull
 from receiver.storage import loop_turns, write_queue
+from receiver.storage import writer as writer_module
 from receiver.storage.sqlite import SQLiteConnection
 from receiver.storage.transaction import Transaction
 from receiver.storage.writer import MOST_AT_ONCE, Writer
@@ -445,6 +446,29 @@ async def test_a_batch_does_not_wait_for_others_that_only_wait(tmp_path: Path) -
     others = Others(0)
     _, seconds = await between_two_batches(tmp_path / "notes.db", others, others.wait())
     assert seconds < loop_turns.OTHERS_SHARE * 0.05 / 2
+
+
+async def test_what_others_compute_during_a_slow_commit_is_not_the_batch_s(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[float] = []
+
+    async def note(took: float, _is_hurried: Callable[[], bool]) -> None:
+        left.append(took)
+
+    monkeypatch.setattr(writer_module, "leave_turns", note)
+    notes = Notes(notes.path)
+    notes.connection.gate.clear()
+    writer = Writer(notes.connection, is_on_loop=True)
+    writer.start()
+    writing = asyncio.create_task(writer.write(notes.insert, "one"))
+    await notes.connection.committing.wait()
+    compute(0.1)
+    notes.connection.gate.set()
+    await writing
+    await writer.aclose()
+    assert len(left) == 1
+    assert 0 < left[0] < 0.05
 
 
 async def test_others_have_no_turns_beyond_a_bound_or_at_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
