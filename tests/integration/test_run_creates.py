@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
+from receiver.domain.graph import Graph, StepSpec
+from receiver.domain.ids import new_id
 from receiver.runs import advance
+from receiver.runs.service import RunRequest
 from receiver.storage.runs import insert_runs
 from tests.integration.harness import tracking
 from tests.integration.run_harness import RunHarness
@@ -44,3 +48,19 @@ async def test_runs_of_one_commit_are_inserted_by_the_same_statements(
     assert sorted(events) == sorted((kind, uid) for kind in ("run.created", "task.created") for uid in uids)
     created = [event for event in await harness.tracking.events() if event["type"] == "run.created"]
     assert {step["status"] for event in created for step in event["snapshot"]["steps"]} == {"pending"}
+
+
+async def test_a_run_that_cannot_be_inserted_keeps_none_of_the_others_from_it(harness: RunHarness) -> None:
+    taken = await harness.begin("a")
+    graph = Graph((StepSpec(id="a", action="flux:txt2img"),))
+    requests = [
+        RunRequest(uid=uid, organization_id=1, graph=graph, request_id=f"request-{number}")
+        for number, uid in enumerate((new_id(), taken, new_id()))
+    ]
+    outcomes = await asyncio.gather(*map(harness.runs.create, requests), return_exceptions=True)
+    assert [type(each) for each in outcomes] == [type(None), IntegrityError, type(None)]
+    events = [event for event in await harness.tracking.events() if event["run_uid"] != taken]
+    kinds = ("run.created", "task.created")
+    assert [(event["type"], event["run_uid"], event["request_id"]) for event in events] == [
+        (kind, each.uid, each.request_id) for each in (requests[0], requests[2]) for kind in kinds
+    ]
