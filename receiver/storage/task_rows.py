@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import JSON, ColumnElement, case, literal_column
@@ -11,6 +12,9 @@ from receiver.storage.database import Database
 from receiver.storage.hot import HotQuery, HotRow
 from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.tables import subscriptions, tasks
+
+_MOST_AT_ONCE = 20
+"""A query reads this many rows at most: on SQLite its documents are decoded on the event loop."""
 
 # No parameter: a hot query has its keys alone.
 _IS_SMALL = tasks.c.stored_bytes <= literal_column(str(SMALL_BYTES))
@@ -52,7 +56,7 @@ class TaskRows:
 
     async def _read_waiting(self) -> None:
         while self._waiting:
-            asked, self._waiting = self._waiting, {}
+            asked = {key: self._waiting.pop(key) for key in tuple(islice(self._waiting, _MOST_AT_ONCE))}
             try:
                 found = {row["task"]["id"]: _row(row) for row in await self._database.read_by_keys(_TASKS, asked)}
             except Exception as error:
@@ -64,6 +68,7 @@ class TaskRows:
             else:
                 for key, each in asked.items():
                     each.set_result(found.get(key))
+                await asyncio.sleep(0)  # on SQLite the query itself gives no turn to others
 
 
 def _fail(asked: Mapping[int, _Asked], error: Exception) -> None:

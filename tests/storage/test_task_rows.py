@@ -86,6 +86,25 @@ async def test_rows_that_are_asked_for_during_a_query_are_read_with_one(
     assert [row["uid"] for row in found if row] == [keys[key] for key in [first, first, *others, *others]]
 
 
+async def test_others_have_turns_while_many_rows_are_read(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = await insert(database, *({"number": number} for number in range(50)))
+    sizes: list[int] = []
+    turns: list[int] = []
+    read_by_keys = database.read_by_keys
+
+    async def counting(query: HotQuery, of: Collection[int]) -> list[HotRow]:
+        sizes.append(len(of))
+        asyncio.get_running_loop().call_soon(turns.append, len(sizes))
+        return await read_by_keys(query, of)
+
+    monkeypatch.setattr(database, "read_by_keys", counting)
+    rows = TaskRows(database)
+    found = await asyncio.gather(*(rows.read(key) for key in keys))
+    assert [row["uid"] for row in found if row] == list(keys.values())
+    assert sizes == [20, 20, 10]
+    assert turns[:2] == [1, 2]
+
+
 async def test_a_query_that_fails_fails_for_all_who_wait_and_for_no_other(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
