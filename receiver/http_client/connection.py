@@ -58,8 +58,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether another request may be sent on it: all of the last one was written, and its response read."""
-        return self.is_open and self._rest is None and (self._exchange is None or self.reader.is_reusable)
+        """Whether another request may be sent on it: all of the last one was sent, and its response read."""
+        transport = self._transport
+        if transport is None or not self.is_open or transport.is_closing():  # which is told in a later turn of the loop
+            return False
+        # With an unsent rest its end would wait for a server that may never read it, and the bytes be held for so long.
+        is_sent = self._rest is None and not transport.get_write_buffer_size()
+        return is_sent and (self._exchange is None or self.reader.is_reusable)
 
     def send(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """Write a request, and tell `exchange` of its response.

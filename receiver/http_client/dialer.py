@@ -138,7 +138,8 @@ def _close_unused(task: asyncio.Task[socket.socket]) -> None:
 
 
 async def _connected(address: _Address, port: int) -> socket.socket:
-    connecting = socket.socket(address.family, socket.SOCK_STREAM)
+    # asyncio sends the last part of a request without delay (TCP_NODELAY) only on a socket that names its protocol.
+    connecting = socket.socket(address.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         connecting.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connecting, (address.host, port))

@@ -102,7 +102,8 @@ class ConnectionPool:
         if not kept:
             del self._kept[origin]
         del self._by_age[connection]
-        if monotonic() - connection.idle_since > self._idle_seconds:  # the sweep is late, and the others are older
+        is_old = monotonic() - connection.idle_since > self._idle_seconds  # the sweep is late, and the others are older
+        if is_old or not connection.is_reusable:
             connection.close()
             return None
         return connection

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -438,6 +439,71 @@ async def test_an_answer_before_the_request_is_written_ends_the_connection() -> 
         async with asyncio.timeout(SOON):
             await left.wait()
         assert pool.take(origin) is None
+
+
+@on_each_loop
+async def test_a_connection_whose_request_is_not_sent_whole_is_not_used_again_though_it_was_answered() -> None:
+    class Narrow(Connection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            super().connection_made(transport)
+
+    answer, left = asyncio.Event(), asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer.wait()
+        writer.write(OK)
+        await left.wait()
+
+    async with listening(talk) as origin:
+        connection = await Dialer(Names("127.0.0.1"), None).dial(
+            origin, lambda: Narrow(origin, ResponseReader(9), lambda _: None)
+        )
+        waiting = Waiting(connection)
+        connection.send(waiting, b"POST / HTTP/1.1\r\n\r\n", b"x" * LONG_BODY)
+        answer.set()
+        async with asyncio.timeout(SOON):
+            await waiting.over.wait()
+        assert (connection.reader.is_reusable, connection.is_reusable) == (True, False)
+        connection.abort()
+
+
+@on_each_loop
+async def test_a_kept_connection_that_was_reset_is_not_used() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket() as server:
+        server.setblocking(False)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        async with pool_of() as pool:
+            origin = Origin(NAME, server.getsockname()[1])
+            posting = asyncio.create_task(post(pool, origin))
+            talking, _ = await loop.sock_accept(server)
+            await loop.sock_sendall(talking, OK)
+            assert (await posting).status == 200
+            talking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            talking.close()
+            for _ in range(2):  # in which the event loop sees the reset, and the pool is not told yet
+                await asyncio.sleep(0)
+            assert pool.take(origin) is None
+
+
+@on_each_loop
+async def test_the_end_of_a_request_does_not_wait_until_the_server_has_confirmed_its_beginning() -> None:
+    options = []
+
+    class Noting(Connection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            options.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            super().connection_made(transport)
+
+    async with listening(answers) as origin:
+        connection = await Dialer(Names("127.0.0.1"), None).dial(
+            origin, lambda: Noting(origin, ResponseReader(9), lambda _: None)
+        )
+        connection.abort()
+    assert len(options) == 1
+    assert options[0]
 
 
 def tls_for(folder: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
