@@ -15,6 +15,8 @@ from receiver.lookups.names import NameResolver
 
 _NEXT_ADDRESS_SECONDS = 0.25
 """How long an address may take before the next one is tried beside it (RFC 8305, section 5)."""
+_MOST_AT_ONCE = 8
+"""Addresses that are tried beside each other: each has a socket, and the owner of a name can give it many addresses."""
 _LONGEST_TLS_CLOSE = 2.0
 
 
@@ -105,7 +107,7 @@ async def _first_connected(addresses: Sequence[_Address], port: int) -> tuple[_A
 
 
 async def _race(addresses: Sequence[_Address], port: int) -> tuple[_Address, socket.socket]:
-    """Try one address after the other, and the next one beside those that take long."""
+    """Try one address after the other, and the next one beside those that take long; the first of many is given up."""
     waiting = iter(addresses)
     attempts: dict[asyncio.Task[socket.socket], _Address] = {}
     faults: list[OSError] = []
@@ -113,6 +115,8 @@ async def _race(addresses: Sequence[_Address], port: int) -> tuple[_Address, soc
         while True:
             address = next(waiting, None)
             if address is not None:
+                if len(attempts) == _MOST_AT_ONCE:
+                    _give_up(attempts)
                 attempts[asyncio.create_task(_connected(address, port))] = address
             elif not attempts:
                 raise ConnectRefused(_together(faults))
@@ -127,9 +131,16 @@ async def _race(addresses: Sequence[_Address], port: int) -> tuple[_Address, soc
                 faults.append(fault)
                 del attempts[task]
     finally:
-        for task in attempts:
-            task.cancel()
-            task.add_done_callback(_close_unused)
+        while attempts:
+            _give_up(attempts)
+
+
+def _give_up(attempts: dict[asyncio.Task[socket.socket], _Address]) -> None:
+    """End the attempt that began first."""
+    task = next(iter(attempts))
+    del attempts[task]
+    task.cancel()
+    task.add_done_callback(_close_unused)
 
 
 def _close_unused(task: asyncio.Task[socket.socket]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import uvloop
@@ -376,6 +377,29 @@ async def test_what_a_server_sends_before_the_request_is_no_answer_if_it_closes_
 
 
 @on_each_loop
+async def test_a_request_is_sent_though_the_server_has_answered_before() -> None:
+    requests: asyncio.Queue[bytes] = asyncio.Queue()
+    answer = OK.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer[:9])
+        await writer.drain()
+        writer.write(answer[9:])
+        requests.put_nowait(await reader.read())
+
+    async with listening(talk) as origin, pool_of() as pool:
+        connection = await pool.acquire(origin)
+        await asyncio.sleep(0.05)  # in which the answer arrives
+        waiting = Waiting(connection)
+        connection.send(waiting, b"POST / HTTP/1.1\r\n\r\n", b"")
+        async with asyncio.timeout(SOON):
+            await waiting.over.wait()
+            assert (connection.reader.status, bytes(connection.reader.body)) == (200, b"ok")
+            pool.give_back(connection)
+            assert await requests.get() == b"POST / HTTP/1.1\r\n\r\n"
+
+
+@on_each_loop
 async def test_what_a_server_sends_without_being_asked_has_a_bound() -> None:
     left = asyncio.Event()
 
@@ -555,6 +579,30 @@ async def test_the_next_address_is_tried_when_one_refuses_or_is_silent() -> None
         for addresses in (["127.0.0.3", "127.0.0.1"], [silent, "127.0.0.1"], ["127.0.0.3", silent, "127.0.0.1"]):
             async with pool_of(*addresses) as pool, asyncio.timeout(SOON):
                 assert (await post(pool, origin_of(server))).status == 200
+
+
+@on_each_loop
+async def test_a_name_with_many_silent_addresses_holds_few_sockets_and_the_last_one_is_reached() -> None:
+    most = 0
+
+    async def count() -> None:
+        nonlocal most
+        while True:
+            most = max(most, len(list(Path("/proc/self/fd").iterdir())))
+            await asyncio.sleep(0.005)
+
+    async with (
+        RawServer(OK) as server,
+        silent_address(server.port) as silent,
+        pool_of(*[silent] * 40, "127.0.0.1") as pool,
+    ):
+        with patch("receiver.http_client.dialer._NEXT_ADDRESS_SECONDS", 0.02):
+            before = len(list(Path("/proc/self/fd").iterdir()))
+            counting = asyncio.create_task(count())
+            async with asyncio.timeout(SOON):
+                assert (await post(pool, origin_of(server))).status == 200
+            counting.cancel()
+    assert most - before < 16
 
 
 @on_each_loop
