@@ -45,7 +45,8 @@ class BoundedHandler(ResponseHandler):
             elif not self._head.is_http:
                 self._end("this is no response")
             elif self._head.ended:
-                super().data_received(self._head.lines + self._head.rest)
+                rest, self._head.rest = self._head.rest, b""  # not held while the body is read and the connection kept
+                super().data_received(self._head.lines + rest)
 
     def _body_received(self, data: bytes) -> None:
         payload = self._payload
