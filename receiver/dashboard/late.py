@@ -35,7 +35,7 @@ class LateDashboard:
         if scope["type"] != "http" or not is_page(_path(scope)):
             await self._no_route(scope, receive, send)
             return
-        routes, _ = await asyncio.to_thread(_imported)
+        routes = await asyncio.to_thread(_routes)
         if self._router.default is self:  # else another request was first
             self._router.default = self._no_route
             self._router.routes.extend(routes)
@@ -47,7 +47,7 @@ async def refuse(request: Request, error: Exception) -> Response:
     wants_page = request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
     if not wants_page or f"{_path(request.scope)}/".startswith(_PROGRAMS):
         return await refuse_path(request, error)
-    _, refuse_page = await asyncio.to_thread(_imported)
+    refuse_page = await asyncio.to_thread(_refuse_page)
     return await refuse_page(request, error)
 
 
@@ -55,9 +55,14 @@ def _path(scope: Scope) -> str:
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
-def _imported() -> tuple[list[BaseRoute], Refusal]:
-    """Import the dashboard. To be called in a thread, for it takes longer than a request may wait."""
-    from receiver.dashboard.pages import refuse_page
+# Each imports the dashboard, which takes longer than other requests may wait: to be called in a thread.
+def _routes() -> list[BaseRoute]:
     from receiver.dashboard.routes import routes
 
-    return routes(), refuse_page
+    return routes()
+
+
+def _refuse_page() -> Refusal:
+    from receiver.dashboard.pages import refuse_page
+
+    return refuse_page
