@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from receiver.events.pending_fan_outs import PendingFanOuts
+from receiver.events.wakeable import Wakeable
 from receiver.storage.transaction import LeasedDelivery, NewEvent
 
 Row = Mapping[str, Any]
@@ -124,19 +125,16 @@ class Waiting:
             self.watched.clear()
 
 
-class Watch:
-    """One long poll. Enter it before reading the row: a change between reading and waiting is then not missed.
+class Watch(Wakeable):
+    """One long poll. Enter it before reading the row: a change between reading and waiting is then not missed."""
 
-    Thousands may wait: an `asyncio.Event` with a timeout would hold a KiB more for each.
-    """
-
-    __slots__ = ("_has_changed", "_uid", "_waiter", "_waiting")
+    __slots__ = ("_has_changed", "_uid", "_waiting")
 
     def __init__(self, waiting: Waiting, uid: str) -> None:
+        super().__init__()
         self._waiting = waiting
         self._uid = uid
         self._has_changed = False
-        self._waiter: asyncio.Future[None] | None = None
 
     def __enter__(self) -> "Watch":
         self._waiting._add(self._uid, self)
@@ -148,25 +146,14 @@ class Watch:
     def set(self) -> None:
         """Note that the task or run has changed, and end the wait."""
         self._has_changed = True
-        self._end_wait()
+        self.wake()
 
     async def changed(self, seconds: float) -> bool:
         """Wait for a change, `seconds` at most; return whether there was one."""
         if not self._has_changed:
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            timer = loop.call_later(max(seconds, 0), self._end_wait)
-            try:
-                await self._waiter
-            finally:
-                timer.cancel()
-                self._waiter = None
+            await self.woken(max(seconds, 0))
         has_changed, self._has_changed = self._has_changed, False
         return has_changed
-
-    def _end_wait(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class SeveralWatched:

@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 
+from receiver.events.wakeable import Wakeable
 from receiver.storage.transaction import NewEvent
 
 MOST_EVENTS = 1024
@@ -38,18 +39,18 @@ class Entry:
         self.frame: bytes | None = None
 
 
-class StreamCursor:
+class StreamCursor(Wakeable):
     """The position of one follower: it has read, or does not want, every event up to `position`."""
 
-    __slots__ = ("_feed", "_left", "_position", "_waiter", "caught_up", "topic")
+    __slots__ = ("_feed", "_left", "_position", "caught_up", "topic")
 
     def __init__(self, feed: "Feed", topic: Topic, after: int) -> None:
+        super().__init__()
         self.topic = topic
         self.caught_up = False
         self._feed = feed
         self._position = after
         self._left = False
-        self._waiter: asyncio.Future[None] | None = None
 
     @property
     def position(self) -> int:
@@ -76,11 +77,6 @@ class StreamCursor:
             self.caught_up = False
         self.wake()
 
-    def wake(self) -> None:
-        """End the wait, if the follower waits."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     def leave(self) -> None:
         """Stop following."""
         self._left = True
@@ -89,15 +85,7 @@ class StreamCursor:
     async def wait(self, seconds: float) -> bool:
         """Wait until there are events to read or no more will come, `seconds` at most; return whether that is so."""
         if self.caught_up and not self.closed:
-            # Thousands wait here for hours: `asyncio.wait` would hold a KiB more for each.
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            timer = loop.call_later(seconds, self.wake)
-            try:
-                await self._waiter
-            finally:
-                timer.cancel()
-                self._waiter = None
+            await self.woken(seconds)
         return not self.caught_up or self.closed
 
 
