@@ -1,8 +1,13 @@
-"""A server on loopback that answers with given bytes, whatever they are, and keeps the bytes of each request."""
+"""Servers on loopback that answer with any bytes: `RawServer` the same to each request, `tcp_server` by a function."""
 
 import asyncio
 import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Self
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
@@ -67,7 +72,7 @@ class RawServer:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
-                self.requests.append(await _read_request(reader))
+                self.requests.append(await read_request(reader))
                 if self._dies_at is not None and self.requests[-1].startswith(self._dies_at):
                     return
                 await self._write(writer, self._answer)
@@ -90,7 +95,32 @@ class RawServer:
         self.written += len(data)
 
 
-async def _read_request(reader: asyncio.StreamReader) -> bytes:
+@asynccontextmanager
+async def tcp_server(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A TCP server that sends what `talk` sends, and then closes; yields its port."""
+    conversations: list[asyncio.Task[None]] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await talk(reader, writer)
+        finally:
+            writer.close()
+
+    def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversations.append(asyncio.create_task(converse(reader, writer)))
+
+    server = await asyncio.start_server(meet, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for conversation in conversations:
+            conversation.cancel()
+        await asyncio.gather(*conversations, return_exceptions=True)
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    """Read one request; return its head and body."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = _LENGTH.search(head)
     return head + (await reader.readexactly(int(length[1])) if length is not None else b"")

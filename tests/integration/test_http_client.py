@@ -6,7 +6,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from receiver.http_client.pool import ConnectionPool
 from receiver.http_client.response_reader import ResponseReader
 from receiver.lookups.names import ResolvedName
 from tests.fakes.certificate import self_signed
-from tests.fakes.raw_server import RawServer
+from tests.fakes.raw_server import RawServer, Talk, tcp_server
 from tests.fakes.servers import bound
 
 pytestmark = [
@@ -126,28 +126,9 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def listening(
-    talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], tls: ssl.SSLContext | None = None
-) -> AsyncIterator[Origin]:
-    talks: set[asyncio.Task[None]] = set()
-
-    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await talk(reader, writer)
-        finally:
-            writer.close()
-
-    def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        talks.add(asyncio.create_task(served(reader, writer)))
-
-    server = await asyncio.start_server(meet, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield Origin(NAME, server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
-        for task in talks:
-            task.cancel()
-        await asyncio.gather(*talks, return_exceptions=True)
+async def listening(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[Origin]:
+    async with tcp_server(talk, tls) as port:
+        yield Origin(NAME, port)
 
 
 async def hangs_until_left(left: asyncio.Event, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:

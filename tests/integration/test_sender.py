@@ -17,6 +17,7 @@ from receiver.clock import utc_now
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.sender import KEPT_BYTES, Sender, SendResult
 from tests.fakes import certificate
+from tests.fakes.raw_server import Talk, read_request, tcp_server
 
 pytestmark = pytest.mark.no_database("it sends what it is given")
 
@@ -24,7 +25,6 @@ HEADERS = {"content-type": "application/json", "webhook-id": "evt_1"}
 BODY = b'{"type":"ping"}'
 SHORT = 0.2
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture
@@ -48,36 +48,6 @@ async def serving(handler: Handler) -> AsyncIterator[str]:
     app.router.add_route("*", "/{path:.*}", handler)
     async with TestServer(app, host="127.0.0.1") as server:
         yield f"http://127.0.0.1:{server.port}/hook?token=planted-token"
-
-
-@asynccontextmanager
-async def tcp_server(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A TCP server that sends what `talk` sends, and then closes; yields its port."""
-
-    conversations: list[asyncio.Task[None]] = []
-
-    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await talk(reader, writer)
-        finally:
-            writer.close()
-
-    def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        conversations.append(asyncio.create_task(converse(reader, writer)))
-
-    server = await asyncio.start_server(meet, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for conversation in conversations:
-            conversation.cancel()
-        await asyncio.gather(*conversations, return_exceptions=True)
-
-
-async def read_request(reader: asyncio.StreamReader) -> None:
-    await reader.readuntil(b"\r\n\r\n")
-    await reader.readexactly(len(BODY))
 
 
 def responds_with(answer: bytes) -> Talk:
