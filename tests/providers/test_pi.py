@@ -28,6 +28,14 @@ async def told(world: World, job: str, *, secret: str = WEBHOOK_SECRET) -> int:
     return (await world.provider.post(f"{world.base}/hooks/pi", content=body, headers=headers)).status_code
 
 
+async def tells_nothing_by_itself(world: World) -> None:
+    """Switch off the account's address at Pi, so that the only webhooks are those of the test."""
+    path, key = "/pi/api/v1/webhooks", {"authorization": "Bearer any"}
+    (registered,) = (await world.provider.get(path, headers=key)).json()["data"]["data"]
+    answer = await world.provider.patch(f"{path}/{registered['id']}", json={"is_active": False}, headers=key)
+    assert answer.json()["data"]["is_active"] is False
+
+
 async def test_a_run_of_pi_s_is_polled_to_its_end(tmp_path: Any) -> None:
     async with in_process(tmp_path, **FAST_POLLING) as world:
         task = await world.ended(await created(world, "runs", {"steps": STEPS, "metadata": {"n": 1}}))
@@ -47,6 +55,7 @@ async def test_a_graph_that_pi_refuses_fails_the_task_with_pi_s_words(world: Wor
 
 async def test_a_webhook_is_only_news_of_a_job_that_is_asked_for(tmp_path: Any) -> None:
     async with in_process(tmp_path, poll_first_seconds="600") as world:
+        await tells_nothing_by_itself(world)
         task = await created(world, "campaigns.generate", {"prompt": "an ad"})
         job = (await world.task(task))["provider_task_id"]
         assert await told(world, job, secret="another-secret") == 401
@@ -54,7 +63,7 @@ async def test_a_webhook_is_only_news_of_a_job_that_is_asked_for(tmp_path: Any) 
         assert await told(world, "a-job-of-a-run") == 200
         assert len((await world.api.get("/api/v1/tasks")).json()["data"]["data"]) == 1
         (there,) = (await world.provider.get("/sandbox/tasks")).json()["tasks"]
-        async with asyncio.timeout(10):  # Pi sends nothing by itself: the address is not registered
+        async with asyncio.timeout(10):
             while not there["terminal"]:
                 (there,) = (await world.provider.get("/sandbox/tasks")).json()["tasks"]
         assert await told(world, job) == 200
