@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from receiver.domain.ids import new_id
 from tests.browser.conftest import Visitor
@@ -36,6 +36,26 @@ async def test_a_person_signs_in_and_out(visit: Visitor, world: World) -> None:
     await page.wait_for_url("**/sign-in")
     await page.go_back()
     await expect(page.get_by_label("API key")).to_be_visible()
+
+
+async def test_a_look_while_one_signs_out_does_not_come_before_the_way_out(visit: Visitor, world: World) -> None:
+    page = await visit("/tasks")
+    was_seen, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer_late(route: Route) -> None:
+        answer = await route.fetch(max_redirects=0)
+        ended.set()
+        await was_seen.wait()
+        await route.fulfill(response=answer)
+
+    await page.route("**/sign-out", answer_late)
+    await page.get_by_role("button", name="Sign out").click(no_wait_after=True)
+    await ended.wait()
+    for _ in range(2):  # at the second answer the page is done with the first one
+        async with page.expect_response("**/sign-in?next=%2Ftasks"):
+            await page.keyboard.press("r")
+    was_seen.set()
+    await page.wait_for_url("**/sign-in")
 
 
 async def test_filters_are_in_the_url_and_back_goes_back(visit: Visitor, world: World) -> None:

@@ -6,6 +6,7 @@ import { released } from "./press.js";
 
 const FIRST_MS = 120; // several events at once are one look
 const LEAST_MS = 1000; // between two looks, however much happens; a page may say more (`data-least`)
+const LEAVING_MS = 10000; // a page that was to be left this long ago is left, or stays: the way led to a download
 const PAUSED = "ringback.paused";
 const WORDS = { live: "Live", paused: "Paused", waiting: "Connecting" };
 
@@ -16,6 +17,7 @@ export function follow(main) {
   let timer = null;
   let again = null;
   let lookedAt = 0;
+  let leftAt = -Infinity;
   let isPaused = sessionStorage.getItem(PAUSED) === "yes";
 
   function show(state) {
@@ -74,7 +76,10 @@ export function follow(main) {
       return; // the service is away: the stream finds it again
     }
     if (response.redirected) {
-      location.reload(); // the session has ended
+      // The session has ended, perhaps by signing out: to load the page again would take the place of the way out.
+      const rest = leftAt + LEAVING_MS - Date.now();
+      if (rest <= 0) location.reload();
+      else setTimeout(soon, rest);
       return;
     }
     if (response.ok) {
@@ -108,6 +113,7 @@ export function follow(main) {
       connect();
     }
   });
+  addEventListener("beforeunload", () => (leftAt = Date.now()));
   addEventListener("pagehide", disconnect);
   addEventListener("pageshow", (event) => {
     if (event.persisted) connect();
