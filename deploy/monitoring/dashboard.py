@@ -115,7 +115,14 @@ ROWS: list[tuple[str, list[Panel]]] = [
                     (_max("ringback_webhooks_failing"), "failing"),
                 ],
             ),
-            ("Open streams", "short", [(f"sum by (instance) (ringback_streams_open{{{_OF}}})", "{{instance}}")]),
+            (
+                "Open streams and long polls",
+                "short",
+                [
+                    (f"sum by (instance) (ringback_streams_open{{{_OF}}})", "{{instance}}, streams"),
+                    (f"sum by (instance) (ringback_long_polls_waiting{{{_OF}}})", "{{instance}}, long polls"),
+                ],
+            ),
             (
                 "Tasks that are due",
                 "short",

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from receiver.events.pending_fan_outs import PendingFanOuts
 from receiver.events.wakeable import Wakeable
 from receiver.storage.transaction import LeasedDelivery, NewEvent
+from receiver.telemetry.metrics import long_polls_waiting
 
 Row = Mapping[str, Any]
 
@@ -151,7 +152,11 @@ class Watch(Wakeable):
     async def changed(self, seconds: float) -> bool:
         """Wait for a change, `seconds` at most; return whether there was one."""
         if not self._has_changed:
-            await self.woken(max(seconds, 0))
+            long_polls_waiting.inc()
+            try:
+                await self.woken(max(seconds, 0))
+            finally:
+                long_polls_waiting.dec()
         has_changed, self._has_changed = self._has_changed, False
         return has_changed
 
@@ -180,11 +185,14 @@ class SeveralWatched:
 
         That is all of them when nothing has woken it for a while: another process may have changed one.
         """
+        long_polls_waiting.inc()
         try:
             async with asyncio.timeout(max(min(seconds, _REREAD_SECONDS), 0)):
                 await self._event.wait()
         except TimeoutError:
             return self.uids
+        finally:
+            long_polls_waiting.dec()
         found = set(self._changed)
         self._changed.clear()
         self._event.clear()

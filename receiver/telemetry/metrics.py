@@ -97,6 +97,9 @@ clock_jumps = Counter(
     ["clock", "direction"],
 )
 streams_open = Gauge("ringback_streams_open", "Open connections to the event stream", multiprocess_mode="livesum")
+long_polls_waiting = Gauge(
+    "ringback_long_polls_waiting", "Long polls that wait for a task or run to change", multiprocess_mode="livesum"
+)
 open_writers_left = Counter(
     "ringback_open_writers_left_total", "Waits for transactions that write events that were given up after their bound"
 )
