@@ -1,9 +1,12 @@
 """Tasks, events and subscriptions as JSON values, in each of the dialects: Ringback's own, PiAPI's, Pi's and the
 delivery formats. Arguments are rows."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from models import TERMINAL, EventType, TaskStatus
 from receiver.domain.decisions import STORED_ONCE
@@ -16,6 +19,8 @@ Fields = Mapping[str, Any]
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 """What PiAPI writes for a time that is not set."""
 _OFFSET_LENGTH = len("+00:00")
+_STORED_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
+"""A time in UTC as a stored document has it."""
 _PIAPI_STATUS = {TaskStatus.QUEUED: TaskStatus.PENDING}
 """PiAPI has no status for a task that it has not accepted yet."""
 _JOB_STATUS = {
@@ -340,10 +345,14 @@ def iso(moment: datetime | str | None) -> str | None:
     if moment is None:
         return None
     if isinstance(moment, str):
+        if _STORED_TIME.fullmatch(moment):
+            return moment[:-_OFFSET_LENGTH] + "Z"
         moment = datetime.fromisoformat(moment)
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="microseconds")[:-_OFFSET_LENGTH] + "Z"
+    # In a third of the time that `isoformat` takes; a fraction that is 0 is left out.
+    text = orjson.dumps(moment, option=orjson.OPT_UTC_Z).decode()[1:-2]
+    return f"{text}Z" if moment.microsecond else f"{text}.000000Z"
 
 
 def unix(moment: datetime | str) -> int:

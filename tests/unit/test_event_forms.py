@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +67,13 @@ def test_shown_times_sort_as_times_and_lose_nothing(moments: list[datetime]) -> 
     shown = [str(iso(moment)) for moment in moments]
     assert [datetime.fromisoformat(each) for each in sorted(shown)] == sorted(moments)
     assert {len(each) for each in shown} == {27}
+
+
+@given(st.datetimes(timezones=st.timezones()))
+def test_a_time_is_shown_alike_from_a_row_and_from_a_stored_snapshot(moment: datetime) -> None:
+    stored = orjson.loads(orjson.dumps(moment.astimezone(UTC)))
+    by_python = moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    assert iso(moment) == iso(stored) == by_python
 
 
 def test_the_times_of_a_stored_snapshot_are_shown_in_the_one_form() -> None:
