@@ -8,8 +8,6 @@ cannot be stopped; its caller sees afterwards that the lease has ended, and coun
 (`ringback_sent_without_lease_total`).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -42,14 +40,19 @@ class SendLease:
 _present: ContextVar[SendLease | None] = ContextVar("ringback_send_lease", default=None)
 
 
-@contextmanager
-def under(lease: SendLease) -> Iterator[None]:
-    """Send the requests of this context under `lease`."""
-    before = _present.set(lease)
-    try:
-        yield
-    finally:
-        _present.reset(before)
+class under:  # noqa: N801 - used as a function; a generator takes three times as long, for each delivery
+    """Within it, send the requests of this context under `lease`."""
+
+    __slots__ = ("_before", "_lease")
+
+    def __init__(self, lease: SendLease) -> None:
+        self._lease = lease
+
+    def __enter__(self) -> None:
+        self._before = _present.set(self._lease)
+
+    def __exit__(self, *_: object) -> None:
+        _present.reset(self._before)
 
 
 def check_lease() -> None:

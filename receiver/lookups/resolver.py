@@ -8,8 +8,7 @@ meanwhile.
 
 import asyncio
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import monotonic
@@ -33,14 +32,19 @@ _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 _organization: ContextVar[int | None] = ContextVar("ringback_lookups_of", default=None)
 
 
-@contextmanager
-def looked_up_for(organization_id: int) -> Iterator[None]:
-    """Count the look-ups of this context as those of an organization."""
-    before = _organization.set(organization_id)
-    try:
-        yield
-    finally:
-        _organization.reset(before)
+class looked_up_for:  # noqa: N801 - used as a function; a generator takes three times as long, for each delivery
+    """Within it, count the look-ups of this context as those of an organization."""
+
+    __slots__ = ("_before", "_organization_id")
+
+    def __init__(self, organization_id: int) -> None:
+        self._organization_id = organization_id
+
+    def __enter__(self) -> None:
+        self._before = _organization.set(self._organization_id)
+
+    def __exit__(self, *_: object) -> None:
+        _organization.reset(self._before)
 
 
 def present_organization() -> int | None:

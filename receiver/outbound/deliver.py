@@ -26,7 +26,7 @@ from receiver.storage.transaction import LeasedDelivery, Settlement
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, delivery_attempts, delivery_seconds, sent_without_lease, timed
 from receiver.telemetry.told import TOLD_TIMES
-from receiver.telemetry.tracing import span
+from receiver.telemetry.tracing import is_tracing, span
 
 _HELD_TIMES = 3
 """A large task is held as text, as values and as the body of a message while the message is built."""
@@ -122,7 +122,10 @@ class Deliverer:
             message = await self._large_message(delivery)
         lease = SendLease(delivery.lease.lease_until)
         with under(lease), looked_up_for(delivery.organization_id):
-            result = await self._send_traced(delivery, message)
+            if is_tracing():
+                result = await self._send_traced(delivery, message)
+            else:
+                result = await self._send(delivery.url, message, delivery.trace_context)
         if lease.has_ended():
             counted(sent_without_lease, "delivery").inc()
             log.warning("delivery outlasted its lease", **_ids(delivery))
@@ -165,7 +168,7 @@ class Deliverer:
         return message
 
     async def _send_traced(self, delivery: PreparedDelivery, message: Message | str) -> SendResult:
-        """Send within a span, which the subscriber is told of; without one, of the trace that the task came with."""
+        """Send within a span, which the subscriber is told of."""
         with span("deliver event", delivery.trace_context, "CLIENT", **_ids(delivery)) as own:
             result = await self._send(delivery.url, message, own.traceparent or delivery.trace_context)
             own.answered(result.status)

@@ -4,7 +4,7 @@ The database finds a few rows by their keys in microseconds; SQLAlchemy's own wo
 long. Use this only for queries by key, with a bounded number of keys.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -73,32 +73,23 @@ class HotPlan:
         decoder: Callable[[TypeEngine[Any]], Decoder | None],
     ) -> None:
         self.sql = str(hot.query.where(among_keys(hot.key)).compile(dialect=dialect))
-        self._tables = [_TableColumns(name, columns, decoder) for name, columns in hot.tables.items()]
+        self._tables: list[tuple[str, list[str], slice]] = []
+        """The name of each table, those of its columns, and where a row has their values."""
+        self._decoders: list[tuple[int, Decoder]] = []
+        """The decoders of the columns that need one, by their places in a row."""
+        begin = 0
+        for name, columns in hot.tables.items():
+            self._tables.append((name, [str(each.key) for each in columns], slice(begin, begin + len(columns))))
+            for place, column in enumerate(columns, begin):
+                if (decode := decoder(column.type)) is not None:
+                    self._decoders.append((place, decode))
+            begin += len(columns)
 
-    def row(self, raw: Sequence[Any]) -> HotRow:
+    def row(self, raw: Iterable[Any]) -> HotRow:
         """Convert a row of the driver's: the columns by name, for each table."""
-        values = iter(raw)
-        return {table.name: table.read(values) for table in self._tables}
-
-
-class _TableColumns:
-    """The columns of one table in a row."""
-
-    def __init__(
-        self,
-        name: str,
-        columns: Sequence[ColumnElement[Any]],
-        decoder: Callable[[TypeEngine[Any]], Decoder | None],
-    ) -> None:
-        self.name = name
-        self._names = [str(each.key) for each in columns]
-        self._decoders = [(str(each.key), decode) for each in columns if (decode := decoder(each.type)) is not None]
-
-    def read(self, values: Iterator[Any]) -> dict[str, Any]:
-        """Consume the table's values, which are the next ones of the row; return them decoded, by name."""
-        row = dict(zip(self._names, values, strict=False))
-        for name, decode in self._decoders:
-            value = row[name]
+        values = list(raw)
+        for place, decode in self._decoders:
+            value = values[place]
             if value is not None:
-                row[name] = decode(value)
-        return row
+                values[place] = decode(value)
+        return {name: dict(zip(names, values[part], strict=False)) for name, names, part in self._tables}

@@ -179,6 +179,11 @@ def end_tracing() -> None:
         ended.shut_down()
 
 
+def is_tracing() -> bool:
+    """Return whether spans are recorded. Who needs none otherwise asks before it collects what a span would say."""
+    return _tracing is not None
+
+
 def span(name: str, parent: str | None, kind: Kind, links: Sequence[str] = (), /, **ids: str | int | None) -> Span:
     """Begin a span in the trace of `parent`, or in a new one; `ids` become attributes `ringback.<name>`.
 

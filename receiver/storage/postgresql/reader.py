@@ -89,7 +89,7 @@ class PostgreSQLReader:
                 _among_keys,
                 _decoder,
             )
-        return [plan.row(tuple(row)) for row in await self._hot.fetch(plan.sql, list(keys))]
+        return [plan.row(row) for row in await self._hot.fetch(plan.sql, list(keys))]
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[PostgreSQLSnapshot]:
