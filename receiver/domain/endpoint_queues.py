@@ -19,7 +19,7 @@ from functools import partial
 from itertools import count
 from typing import Generic, TypeVar
 
-from receiver.domain.endpoint_queue import EndpointQueue, Limits
+from receiver.domain.endpoint_queue import EndpointQueue, Limits, Standing
 from receiver.domain.load_shares import Load, LoadShares
 from receiver.domain.organization_queue import OrganizationQueue
 from receiver.domain.shared_pool import HostShare, SharedPool, TargetHost
@@ -83,6 +83,10 @@ class EndpointQueues(Generic[T]):
         """Return whether deliveries to this subscription may wait in the table, because memory had no room for them."""
         queue = self._queues[key]
         return queue.is_full() or self._room_of(queue.organization) < _MOST_CLAIMED
+
+    def has_failing(self) -> bool:
+        """Return whether the last attempt of any endpoint failed: of what is claimed for it, most is given back."""
+        return any(queue.standing is Standing.FAILS for queue in self._queues.values())
 
     def without_room(self) -> list[int]:
         """Return the organizations whose deliveries cannot be claimed now: they hold as many as they may."""

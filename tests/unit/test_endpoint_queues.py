@@ -260,6 +260,16 @@ def test_endpoints_that_are_down_take_little_of_the_total_capacity() -> None:
     assert queues.has_capacity(1_000, 1)
 
 
+def test_an_endpoint_fails_from_a_failure_until_its_next_success() -> None:
+    queues = filled(1)
+    taken = queues.take(0.0, 2)
+    assert not queues.has_failing()
+    fail(queues, 1, 0.0)
+    assert queues.has_failing()
+    finish(queues, taken[1:])
+    assert not queues.has_failing()
+
+
 def test_idle_queues_are_removed_and_failures_are_remembered_for_a_while() -> None:
     queues = filled(1, 2, each=1)
     queues.take(0.0, 2)
