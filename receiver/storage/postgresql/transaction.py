@@ -22,22 +22,32 @@ than one for any values, and the statement is not planned again each time it run
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import cache
-from types import MappingProxyType
 from typing import Any
 
 import asyncpg
 from sqlalchemy import Executable, Row, Table, select
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.storage.postgresql.commit_evidence import CommitEvidence
-from receiver.storage.postgresql.values import encoder_of, write_document, write_text
-from receiver.storage.stored_bytes import DOCUMENTS, stored_size
+from receiver.storage.postgresql.statement_parts import (
+    EVENT_COLUMNS,
+    NAMED_TASKS,
+    arrays,
+    arrays_of,
+    event_arrays,
+    listener_of,
+    listeners_query,
+    names_of,
+    settlement_arrays,
+    settlements_query,
+    state_of,
+)
+from receiver.storage.stored_bytes import DOCUMENTS
 from receiver.storage.tables import deliveries as delivery_table
 from receiver.storage.tables import events as event_table
 from receiver.storage.tables import tasks as task_table
@@ -56,14 +66,7 @@ from receiver.storage.transaction import (
 
 _STATE = ", ".join(STATE_COLUMNS)
 
-_LOAD_TASKS = f"""
-SELECT {_STATE} FROM task WHERE id IN (
-    SELECT id FROM task WHERE uid = ANY((SELECT $1::uuid[])::uuid[])
-    UNION
-    SELECT named.id FROM unnest((SELECT $2::text[]), (SELECT $3::text[])) AS name(provider, provider_task_id)
-    JOIN task AS named ON named.provider = name.provider AND named.provider_task_id = name.provider_task_id
-) ORDER BY id FOR NO KEY UPDATE
-"""
+_LOAD_TASKS = f"SELECT {_STATE} FROM task WHERE {NAMED_TASKS} ORDER BY id FOR NO KEY UPDATE"
 
 _SENT = f"due_at IS NOT NULL AND submission <> '{Submission.WAITING}'"
 _CLAIM_POLLS = f"""
@@ -185,10 +188,7 @@ reading the whole table for the UPDATE while many deliveries are due.
 
 _SETTLE = f"""
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest(
-        (SELECT $1::bigint[]), $2::integer[], $3::text[], $4::timestamptz[], $5::timestamptz[],
-        $6::timestamptz[], $7::integer[], $8::integer[], $9::text[], $10::text[]
-    ) AS given(id, attempt, status, due_at, settled_at, started_at, duration_ms, status_code, error, response)
+    {settlements_query(1)}
 ), held AS MATERIALIZED (
     SELECT delivery.id, delivery.attempt FROM delivery
     JOIN given ON given.id = delivery.id AND given.attempt = delivery.attempt
@@ -212,22 +212,7 @@ deliveries change; the attempt itself is recorded (`tried`) in any case, once, a
 A row without an attempt is a subscription among those in `$11` that is failing: who settles asks for them next."""
 
 
-def _listeners(organization_ids: str, callback_ids: str) -> str:
-    """Return the query for the active subscriptions of these organizations, and of these callbacks."""
-    columns = "id, NULL::uuid AS uid, organization_id, kind, event_types, ordered, filters"
-    return f"""
-SELECT {columns}, ordered AND EXISTS (
-    SELECT 1 FROM fan_out WHERE fan_out.organization_id = subscription.organization_id
-) AS is_behind FROM subscription
-WHERE is_active AND deleted_at IS NULL AND kind = '{SubscriptionKind.REGISTERED}'
-AND organization_id = ANY((SELECT {organization_ids}::bigint[])::bigint[])
-UNION ALL
-SELECT {columns}, false FROM subscription
-WHERE is_active AND deleted_at IS NULL AND id = ANY((SELECT {callback_ids}::bigint[])::bigint[])
-"""
-
-
-_LISTENERS = _listeners("$1", "$2")
+_LISTENERS = listeners_query("$1", "$2")
 
 _LISTENERS_AFTER = f"""
 SELECT id, event_types, ordered, filters, CASE WHEN is_active THEN NULL ELSE updated_at END FROM subscription
@@ -235,12 +220,6 @@ WHERE organization_id = $1 AND kind = '{SubscriptionKind.REGISTERED}' AND id > $
 AND (is_active OR updated_at >= $4) ORDER BY id LIMIT $5
 """
 
-_TYPES: Mapping[Table, Mapping[str, str]] = {
-    table: {column.name: column.type.compile(postgresql.dialect()) for column in table.columns}  # type: ignore[no-untyped-call]
-    for table in (task_table, event_table, delivery_table)
-}
-_ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in task_table.columns})
-_EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at", "request_id")
 _DELIVERY_COLUMNS = (
     "uid",
     "organization_id",
@@ -257,19 +236,15 @@ _DELIVERY_COLUMNS = (
 )
 
 
-def _arrays(table: Table, names: Sequence[str], first: int) -> str:
-    return ", ".join(f"${number}::{_TYPES[table][name]}[]" for number, name in enumerate(names, first))
-
-
 _APPEND_EVENTS = f"""
 WITH new_event AS (
-    INSERT INTO event ({", ".join(_EVENT_COLUMNS)})
-    SELECT * FROM unnest({_arrays(event_table, _EVENT_COLUMNS, 1)}) RETURNING id, uid
+    INSERT INTO event ({", ".join(EVENT_COLUMNS)})
+    SELECT * FROM unnest({arrays(event_table, EVENT_COLUMNS, 1)}) RETURNING id, uid
 )
 SELECT id, uid, NULL AS organization_id, NULL AS kind, NULL AS event_types, NULL AS ordered, NULL AS filters,
     NULL AS is_behind FROM new_event
 UNION ALL
-{_listeners("$9", "$10")}
+{listeners_query("$9", "$10")}
 """
 """Inserts events, and reads the subscriptions that they may match, whose rows have no public id."""
 
@@ -303,11 +278,8 @@ class PostgreSQLTransaction:
         self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
     ) -> dict[str, TaskState]:
         """Lock tasks in the order of their row keys; return them by their public id."""
-        names = [tuple(write_text(part) for part in name) for name in provider_ids]
-        rows = await self._driver.fetch(
-            _LOAD_TASKS, list(uids), [name[0] for name in names], [name[1] for name in names]
-        )
-        return {row["uid"]: _state(row) for row in rows}
+        rows = await self._driver.fetch(_LOAD_TASKS, list(uids), *names_of(provider_ids))
+        return {row["uid"]: state_of(row) for row in rows}
 
     async def update_tasks(self, changes: Sequence[TaskChange]) -> None:
         """Write changed columns, one prepared statement for each set of columns that changes."""
@@ -320,7 +292,7 @@ class PostgreSQLTransaction:
                 [change.id for change in group],
                 [change.from_status for change in group],
                 [change.from_attempt for change in group],
-                *_columns(names, [change.values for change in group]),
+                *arrays_of(names, [change.values for change in group]),
             )
             if len(written) != len(group):
                 raise RuntimeError("a task is not in the state that its change was decided on")
@@ -328,22 +300,22 @@ class PostgreSQLTransaction:
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
         """Insert whole rows; return their row keys in order."""
         names = tuple(rows[0])
-        return await self._insert(task_table, (*names, "stored_bytes"), _columns(names, rows))
+        return await self._insert(task_table, (*names, "stored_bytes"), arrays_of(names, rows))
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
         """Insert events; return their sequence numbers in order."""
-        return await self._insert(event_table, _EVENT_COLUMNS, _event_columns(events))
+        return await self._insert(event_table, EVENT_COLUMNS, event_arrays(events))
 
     async def append_events(
         self, events: Sequence[NewEvent], organization_ids: Collection[int], callback_ids: Collection[int]
     ) -> tuple[list[int], list[Listener]]:
         """Insert events and read `listeners`, with one statement."""
         rows = await self._driver.fetch(
-            _APPEND_EVENTS, *_event_columns(events), list(organization_ids), list(callback_ids)
+            _APPEND_EVENTS, *event_arrays(events), list(organization_ids), list(callback_ids)
         )
         keys = {row["uid"]: row["id"] for row in rows if row["uid"] is not None}
         self.evidence.inserted = (event_table.name, events[0].uid)
-        listeners = [_listener(row) for row in rows if row["uid"] is None]
+        listeners = [listener_of(row) for row in rows if row["uid"] is None]
         return [keys[event.uid] for event in events], listeners
 
     async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
@@ -368,7 +340,7 @@ class PostgreSQLTransaction:
     async def listeners(self, organization_ids: Collection[int], callback_ids: Collection[int]) -> list[Listener]:
         """Return the active subscriptions that events of these organizations, or with these callbacks, may match."""
         rows = await self._driver.fetch(_LISTENERS, list(organization_ids), list(callback_ids))
-        return [_listener(row) for row in rows]
+        return [listener_of(row) for row in rows]
 
     async def listeners_after(
         self, organization_id: int, after: int, until: int, since: datetime, limit: int
@@ -399,14 +371,14 @@ class PostgreSQLTransaction:
                 break
             after = rows[-1]["organization_id"]
         self._leaves_lease(task_table, claimed, lease_until)
-        return [DueTask(_state(row), row["submitted_at"]) for row in claimed]
+        return [DueTask(state_of(row), row["submitted_at"]) for row in claimed]
 
     async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
         """Claim due tasks that wait to be sent, one of each queue in turn."""
         rows = await self._driver.fetch(_CLAIM_UNSENT, now, lease_until, limit, *after)
         self._leaves_lease(task_table, rows, lease_until)
         rows.sort(key=lambda row: row["position"])
-        return [DueTask(_state(row), row["submitted_at"], (row["organization_id"], row["bulk"])) for row in rows]
+        return [DueTask(state_of(row), row["submitted_at"], (row["organization_id"], row["bulk"])) for row in rows]
 
     async def claim_deliveries(
         self,
@@ -445,16 +417,7 @@ class PostgreSQLTransaction:
         given = list(first.values())
         rows = await self._driver.fetch(
             _SETTLE,
-            [each.delivery_id for each in given],
-            [each.attempt for each in given],
-            [each.status for each in given],
-            [each.due_at for each in given],
-            [each.settled_at for each in given],
-            [each.started_at for each in given],
-            [each.duration_ms for each in given],
-            [each.status_code for each in given],
-            [write_text(each.error) for each in given],
-            [write_text(each.response) for each in given],
+            *settlement_arrays(given),
             list(dict.fromkeys(each.subscription_id for each in given)),
         )
         held = {(key, attempt) for key, attempt in rows if attempt is not None}
@@ -482,7 +445,7 @@ class PostgreSQLTransaction:
 @cache
 def _insert_into(table: Table, names: tuple[str, ...]) -> str:
     columns = ", ".join(names)
-    return f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({_arrays(table, names, 1)}) RETURNING id, uid"
+    return f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({arrays(table, names, 1)}) RETURNING id, uid"
 
 
 @cache
@@ -494,43 +457,7 @@ def _update_tasks(names: tuple[str, ...]) -> str:
     columns = ", ".join(("id", "from_status", "from_attempt", *(f"new_{name}" for name in names)))
     return (
         f"UPDATE task SET {assignments} FROM unnest((SELECT $1::bigint[]), $2::text[], $3::integer[], "
-        f"{_arrays(task_table, names, 4)}) AS given({columns}) "
+        f"{arrays(task_table, names, 4)}) AS given({columns}) "
         "WHERE task.id = given.id AND task.status = given.from_status AND task.attempt = given.from_attempt "
         "RETURNING task.id"
     )
-
-
-def _event_columns(events: Sequence[NewEvent]) -> list[list[Any]]:
-    return [
-        [event.uid for event in events],
-        [event.organization_id for event in events],
-        [event.task_id for event in events],
-        [event.run_uid for event in events],
-        [event.type for event in events],
-        [write_document(event.snapshot) for event in events],
-        [event.created_at for event in events],
-        [event.request_id for event in events],
-    ]
-
-
-def _listener(row: asyncpg.Record) -> Listener:
-    key, _, organization_id, kind, types, ordered, filters, is_behind = row
-    return Listener(key, organization_id, SubscriptionKind(kind), frozenset(types), ordered, filters, is_behind)
-
-
-def _columns(names: Sequence[str], rows: Sequence[Values]) -> list[list[Any]]:
-    """Return one list for each column; where documents are among them, one more with their sizes (`stored_bytes`)."""
-    columns = [_column(name, rows) for name in names]
-    sized = [column for name, column in zip(names, columns, strict=True) if name in DOCUMENTS]
-    return [*columns, [stored_size(row) for row in zip(*sized, strict=True)]] if sized else columns
-
-
-def _column(name: str, rows: Iterable[Values]) -> list[Any]:
-    encode = _ENCODERS[name]
-    if encode is None:
-        return [row[name] for row in rows]
-    return [None if (value := row[name]) is None else encode(value) for row in rows]
-
-
-def _state(row: asyncpg.Record) -> TaskState:
-    return TaskState(*row[: len(STATE_COLUMNS)])

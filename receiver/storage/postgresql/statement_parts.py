@@ -1,0 +1,119 @@
+"""What both ways to write share: parts of statements, and rows as arrays for the driver, one for each column."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import asyncpg
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql
+
+from models import SubscriptionKind
+from receiver.domain.task_state import STATE_COLUMNS, TaskState
+from receiver.storage.postgresql.values import encoder_of, write_document, write_text
+from receiver.storage.stored_bytes import DOCUMENTS, stored_size
+from receiver.storage.tables import deliveries, events, tasks
+from receiver.storage.transaction import Listener, NewEvent, Settlement, Values
+
+_TYPES: Mapping[Table, Mapping[str, str]] = {
+    table: {column.name: column.type.compile(postgresql.dialect()) for column in table.columns}  # type: ignore[no-untyped-call]
+    for table in (tasks, events, deliveries)
+}
+_ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in tasks.columns})
+EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at", "request_id")
+SETTLEMENT_COLUMNS = "id, attempt, status, due_at, settled_at, started_at, duration_ms, status_code, error, response"
+_SETTLEMENT_TYPES = ("integer", "text", *("timestamptz",) * 3, "integer", "integer", "text", "text")
+
+NAMED_TASKS = """id IN (
+    SELECT id FROM task WHERE uid = ANY((SELECT $1::uuid[])::uuid[])
+    UNION
+    SELECT named.id FROM unnest((SELECT $2::text[]), (SELECT $3::text[])) AS name(provider, provider_task_id)
+    JOIN task AS named ON named.provider = name.provider AND named.provider_task_id = name.provider_task_id
+)"""
+"""The condition that a task is among those with these public ids, or these providers' ids (`names_of`)."""
+
+
+def names_of(provider_ids: Collection[tuple[str, str]]) -> tuple[list[str | None], list[str | None]]:
+    """Return the parameters for pairs of a provider and its id of a task."""
+    return [write_text(provider) for provider, _ in provider_ids], [write_text(name) for _, name in provider_ids]
+
+
+def arrays(table: Table, names: Sequence[str], first: int) -> str:
+    """Return the parameters for arrays of these columns, the first of which has the number `first`."""
+    return ", ".join(f"${number}::{_TYPES[table][name]}[]" for number, name in enumerate(names, first))
+
+
+def settlements_query(first: int) -> str:
+    """Return the query for the rows of `settlement_arrays`, the first of which has the number `first`."""
+    rest = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_SETTLEMENT_TYPES, first + 1))
+    return f"SELECT * FROM unnest((SELECT ${first}::bigint[]), {rest}) AS given({SETTLEMENT_COLUMNS})"
+
+
+def listeners_query(organization_ids: str, callback_ids: str) -> str:
+    """Return the query for the active subscriptions of these organizations, and of these callbacks."""
+    columns = "id, NULL::uuid AS uid, organization_id, kind, event_types, ordered, filters"
+    return f"""
+SELECT {columns}, ordered AND EXISTS (
+    SELECT 1 FROM fan_out WHERE fan_out.organization_id = subscription.organization_id
+) AS is_behind FROM subscription
+WHERE is_active AND deleted_at IS NULL AND kind = '{SubscriptionKind.REGISTERED}'
+AND organization_id = ANY((SELECT {organization_ids}::bigint[])::bigint[])
+UNION ALL
+SELECT {columns}, false FROM subscription
+WHERE is_active AND deleted_at IS NULL AND id = ANY((SELECT {callback_ids}::bigint[])::bigint[])
+"""
+
+
+def event_arrays(new: Sequence[NewEvent]) -> list[list[Any]]:
+    """Return one list for each of `EVENT_COLUMNS`."""
+    return [
+        [event.uid for event in new],
+        [event.organization_id for event in new],
+        [event.task_id for event in new],
+        [event.run_uid for event in new],
+        [event.type for event in new],
+        [write_document(event.snapshot) for event in new],
+        [event.created_at for event in new],
+        [event.request_id for event in new],
+    ]
+
+
+def settlement_arrays(given: Sequence[Settlement]) -> list[list[Any]]:
+    """Return one list for each of `SETTLEMENT_COLUMNS`."""
+    return [
+        [each.delivery_id for each in given],
+        [each.attempt for each in given],
+        [each.status for each in given],
+        [each.due_at for each in given],
+        [each.settled_at for each in given],
+        [each.started_at for each in given],
+        [each.duration_ms for each in given],
+        [each.status_code for each in given],
+        [write_text(each.error) for each in given],
+        [write_text(each.response) for each in given],
+    ]
+
+
+def listener_of(row: Iterable[Any]) -> Listener:
+    """Return the subscription of a row of `listeners_query`."""
+    key, _, organization_id, kind, types, ordered, filters, is_behind = row
+    return Listener(key, organization_id, SubscriptionKind(kind), frozenset(types), ordered, filters, is_behind)
+
+
+def arrays_of(names: Sequence[str], rows: Sequence[Values]) -> list[list[Any]]:
+    """Return one list for each column; where documents are among them, one more with their sizes (`stored_bytes`)."""
+    columns = [_array_of(name, rows) for name in names]
+    sized = [column for name, column in zip(names, columns, strict=True) if name in DOCUMENTS]
+    return [*columns, [stored_size(row) for row in zip(*sized, strict=True)]] if sized else columns
+
+
+def _array_of(name: str, rows: Iterable[Values]) -> list[Any]:
+    encode = _ENCODERS[name]
+    if encode is None:
+        return [row[name] for row in rows]
+    return [None if (value := row[name]) is None else encode(value) for row in rows]
+
+
+def state_of(row: asyncpg.Record) -> TaskState:
+    """Return the state of a task whose row begins with `STATE_COLUMNS`."""
+    return TaskState(*row[: len(STATE_COLUMNS)])
