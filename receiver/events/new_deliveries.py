@@ -47,11 +47,14 @@ async def insert_deliveries(tx: Transaction, deliveries: Sequence[NewDelivery], 
     if not deliveries:
         return
     keys = await tx.insert_deliveries(deliveries)
-    leased = [
-        LeasedDelivery(key, row.subscription_id, row.attempt, row.due_at, row.organization_id)
-        for key, row in zip(keys, deliveries, strict=True)
-        if row.attempt and row.due_at is not None
-    ]
-    tx.after_commit.append(lambda: after_commit.dispatcher.hand_over(leased))
+    leased = [place for place, row in enumerate(deliveries) if row.attempt and row.due_at is not None]
+    tx.after_commit.append(
+        lambda: after_commit.dispatcher.hand_over([_lease(keys[place], deliveries[place]) for place in leased])
+    )
     if len(leased) < len(deliveries):
         tx.after_commit.append(after_commit.dispatcher.wake)
+
+
+def _lease(key: int, row: NewDelivery) -> LeasedDelivery:
+    assert row.due_at is not None  # noqa: S101 - it is the end of the lease
+    return LeasedDelivery(key, row.subscription_id, row.attempt, row.due_at, row.organization_id)

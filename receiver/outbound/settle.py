@@ -14,6 +14,7 @@ from receiver.domain.representations import native_webhook
 from receiver.domain.system_events import delivery_dead, failing_for_long, is_death_told, webhook_failing
 from receiver.events.system import SystemEvents, system_event
 from receiver.storage.audit import SERVICE, Actor, audit
+from receiver.storage.optimistic import may_be_optimistic
 from receiver.storage.subscriptions import active_webhooks, change_subscription, set_failing_since
 from receiver.storage.system import dead_deliveries, end_conditions
 from receiver.storage.transaction import Settlement, Transaction
@@ -29,6 +30,7 @@ class Settler:
         self._system_events = system_events
         self._lines = LogLines()
 
+    @may_be_optimistic
     async def settle(self, tx: Transaction, settlements: Sequence[Settlement]) -> list[bool | Exception]:
         """Write the outcomes of attempts; return for each whether its lease was still held."""
         held = await tx.settle(settlements)

@@ -54,6 +54,11 @@ class DatabaseSettings(SettingsGroup):
 
     The default is about a second of work, so that a write which is accepted is also soon written.
     """
+    optimistic_writes: bool = True
+    """Whether, on PostgreSQL, webhooks and outcomes of deliveries are first tried without locks, in one statement.
+
+    What has changed meanwhile is done again with locks, and with `false` everything is at once.
+    """
     retention_days: Annotated[int, Field(ge=0, le=_MOST_DAYS)] = 90
     """Finished tasks and runs, events and deliveries older than this many days are purged; 0 keeps all."""
     audit_days: Annotated[int, Field(ge=0, le=_MOST_DAYS)] = 365

@@ -90,7 +90,9 @@ class Database:
 
             server = PostgreSQL(settings.database_url)
             heavy = Writer(server.connection(is_main=False), capacity=settings.writer_queue)
-            writer = Writer(server.connection(), capacity=settings.writer_queue, heavy=heavy)
+            main = server.connection()
+            optimistic = main.begin_optimistic if settings.optimistic_writes else None
+            writer = Writer(main, capacity=settings.writer_queue, heavy=heavy, begin_optimistic=optimistic)
             database = cls(server.reader(), writer, server)
         database.writer.start()
         return database

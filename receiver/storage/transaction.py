@@ -177,7 +177,10 @@ class Transaction(Protocol):
         ...
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
-        """Insert events; return their sequence numbers in order."""
+        """Insert events; return their sequence numbers in order.
+
+        Lists of row keys are for `after_commit`, and to be passed on: an optimistic transaction fills them by then.
+        """
         ...
 
     async def append_events(

@@ -21,7 +21,8 @@ Five rules follow for handlers and callers:
   are not always stored in the order in which they arrived.
 - Heavy writes (`receiver.storage.write_queue`) may have a writer of their own, whose connection writes at the same
   time, so that light ones do not wait for them. Their order with others is that of another process's writes.
-- A handler may be called several times for the same item, each time in a new transaction (`Writer._commit_batch`).
+- A handler may be called several times for the same item, each time in a new transaction (`Writer._commit_batch`);
+  the first time perhaps in one that takes no locks and fails if something has changed (`receiver.storage.optimistic`).
   So its only effects are statements in that transaction and calls left in `Transaction.after_commit`.
 """
 
@@ -38,6 +39,7 @@ from receiver.clock import monotonic, utc_now
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.loop_turns import leave_turns
+from receiver.storage.optimistic import CONFLICT, RESTING, STORED, Doubt, NotOptimistic, is_optimistic
 from receiver.storage.queued_write import Item, QueuedWrite, Result, WriteHandler, Written, fail
 from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
@@ -47,6 +49,7 @@ from receiver.telemetry.metrics import (
     commit_seconds,
     counted,
     exceptions,
+    optimistic_batches,
     writer_batch,
     writer_waiting,
     writes_not_stored,
@@ -115,6 +118,7 @@ class Writer:
     `capacity` is how many items of bounded writes may wait. One beyond it is refused, one that is not `essential`
     also where the rest is kept for essential ones, and one of an organization where others need the rest. Refused too
     is one that is not essential while `is_scarce` returns True: the disk is full. `heavy` writes what is heavy.
+    `begin_optimistic` begins a transaction without locks (`receiver.storage.optimistic`).
     `is_on_loop` says that statements run on the event loop's thread, which others need too (`loop_turns`).
     """
 
@@ -126,7 +130,10 @@ class Writer:
         is_scarce: Callable[[], bool] = lambda: False,
         heavy: "Writer | None" = None,
         is_on_loop: bool = False,
+        begin_optimistic: Callable[[], Awaitable[Transaction]] | None = None,
     ) -> None:
+        self._begin_optimistic = begin_optimistic
+        self._doubt = Doubt()
         self._is_on_loop = is_on_loop
         self._is_scarce = is_scarce
         self._heavy = heavy
@@ -366,6 +373,10 @@ class Writer:
         missing" is enough. A conflict that remains after `_CONFLICT_TRIES` is treated as an item's fault, which it may
         be after all: a unique violation between two items of one batch repeats, and splitting the batch resolves it.
         """
+        if self._begin_optimistic is not None and not self._apart and _may_be_optimistic(batch):
+            written = await self._commit_optimistic(batch, self._begin_optimistic)
+            if written is not None:
+                return written
         for _ in range(_CONFLICT_TRIES - 1):
             try:
                 return await self._commit_once(batch)
@@ -375,9 +386,30 @@ class Writer:
                 log.debug("batch conflicted; trying again", writes=len(batch), error=type(error).__name__)
         return await self._commit_once(batch)
 
-    async def _commit_once(self, batch: list[QueuedWrite]) -> Written:
+    async def _commit_optimistic(
+        self, batch: list[QueuedWrite], begin: Callable[[], Awaitable[Transaction]]
+    ) -> Written | None:
+        """Commit a batch without locks; None if it has to be done with locks."""
+        if self._doubt.is_resting():
+            counted(optimistic_batches, RESTING).inc()
+            return None
         try:
-            transaction = await self._connection.begin(is_brief=bool(self._apart))
+            written = await self._commit_once(batch, begin)
+        except Exception as error:
+            if not isinstance(error, NotOptimistic) and not self._connection.is_conflict(error):
+                raise
+            self._doubt.in_vain()
+            counted(optimistic_batches, error.reason if isinstance(error, NotOptimistic) else CONFLICT).inc()
+            return None
+        self._doubt.stored()
+        counted(optimistic_batches, STORED).inc()
+        return written
+
+    async def _commit_once(
+        self, batch: list[QueuedWrite], begin: Callable[[], Awaitable[Transaction]] | None = None
+    ) -> Written:
+        try:
+            transaction = await (self._connection.begin(is_brief=bool(self._apart)) if begin is None else begin())
             results = await _handle(transaction, batch)
             # The loop's time may stand still within a turn, in which SQLite commits.
             began, computed = monotonic(), time.thread_time()
@@ -419,6 +451,10 @@ class Writer:
         middle = len(batch) // 2
         await self._process(batch[:middle])
         await self._process(batch[middle:])
+
+
+def _may_be_optimistic(batch: list[QueuedWrite]) -> bool:
+    return all(is_optimistic(write.handler) for write in batch)
 
 
 async def _handle(transaction: Transaction, batch: list[QueuedWrite]) -> list[Any]:

@@ -119,6 +119,11 @@ writes_not_stored = Counter(
     "Writes that were not stored, by reason (queue full, disk full, database, locked; unknown: not known at once)",
     ["reason"],
 )
+optimistic_batches = Counter(
+    "ringback_optimistic_batches_total",
+    "Batches that one statement may store, by outcome (stored; or with locks: needs more, changed, conflict, resting)",
+    ["outcome"],
+)
 connections_refused = Counter(
     "ringback_connections_refused_total", "Connections that the server ended or did not take, by reason", ["reason"]
 )
@@ -187,6 +192,8 @@ def _begin() -> None:
         counted(delivery_attempts, outcome)
     for reason in ("queue full", "disk full", "database", "locked", "unknown"):
         counted(writes_not_stored, reason)
+    for outcome in ("stored", "needs more", "changed", "conflict", "resting"):
+        counted(optimistic_batches, outcome)
     for place in ("request", "inbound", "write", "loop"):
         counted(exceptions, place)
     for clock in ("wall", "database"):

@@ -32,6 +32,7 @@ from receiver.domain.updates import ProviderUpdate
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import record
 from receiver.storage.attempts import Ended, keep_attempts, name_attempt
+from receiver.storage.optimistic import may_be_optimistic
 from receiver.storage.receipts import insert_receipts, new_receipt
 from receiver.storage.transaction import NewEvent, Transaction
 from receiver.telemetry.log import get_logger
@@ -95,6 +96,7 @@ class Applier:
             self._schedules[provider] = replace(self.poll_schedule, least=self._least_of(provider))
         return self._schedules[provider]
 
+    @may_be_optimistic
     async def apply(self, tx: Transaction, arrivals: Sequence[Arrival]) -> list[Applied | Exception]:
         """Apply the updates in order; the results are in the same order."""
         batch = UpdateBatch(utc_now())
@@ -120,6 +122,7 @@ class Applier:
             # First, for a delivery may have begun when the next thing after the commit is called.
             tx.after_commit.append(batch.note_accepted)
         await record(tx, batch.events, self.after_commit, batch.now)
+        tx.after_commit.append(batch.count)
         if batch.ends:
             tx.after_commit.append(batch.report_ends)
         if batch.receipts:
@@ -148,8 +151,9 @@ class Applier:
         if receipt is not None:
             owner = task if arrival.task_uid is None else named
             batch.receipts.append(_receipt(arrival, owner, decision, batch.now))
-        self._count_unknown_word(arrival)
-        counted(updates_applied, update.source, decision.event or (receipt and "receipt") or "nothing").inc()
+        self._count_unknown_word(arrival, batch)
+        what = decision.event or (receipt and "receipt") or "nothing"
+        batch.counts.append(counted(updates_applied, update.source, what).inc)
         if task is None:
             return Applied(str(arrival.task_uid), "", changed=False, receipt=receipt, is_taken=True)
         return Applied(task.uid, task.status, decision.event is not None, receipt, is_taken, task.trace_context)
@@ -157,8 +161,8 @@ class Applier:
     def _decide(self, task: TaskState, update: ProviderUpdate, now: datetime) -> Decision:
         return decide(task, update, now=now, schedule=self.schedule_of(task.provider), jitter=random.random())  # noqa: S311
 
-    def _count_unknown_word(self, arrival: Arrival) -> None:
-        """Count a status word that the adapter does not know; log it once per process."""
+    def _count_unknown_word(self, arrival: Arrival, batch: UpdateBatch) -> None:
+        """Let a status word be counted that the adapter does not know; log it once per process."""
         word = arrival.update.word
         if arrival.update.status is not None or not word:
             return
@@ -167,7 +171,8 @@ class Applier:
                 self._words.add(word)
             log.warning("unknown provider status", provider=arrival.provider, provider_status=word)
         # A provider may invent words without end: those after the first ones share a counter.
-        counted(unknown_statuses, arrival.provider, word if word in self._words else "other").inc()
+        known = word if word in self._words else "other"
+        batch.counts.append(counted(unknown_statuses, arrival.provider, known).inc)
 
 
 def _ended(task: TaskState, update: ProviderUpdate, now: datetime) -> Ended:

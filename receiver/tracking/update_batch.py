@@ -82,6 +82,8 @@ class UpdateBatch:
         """The events of tasks that are steps of runs."""
         self.ends: list[tuple[TaskState, NewEvent, str]] = []
         """The tasks that ended, as they are now, the event of that, and what brought it, as the metrics name it."""
+        self.counts: list[Callable[[], None]] = []
+        """Each raises a counter by 1, after the commit: a batch may be decided more than once."""
         self.accepted: list[tuple[str, float]] = []
         """The event that each inbound webhook made, and when that webhook was accepted."""
 
@@ -180,6 +182,11 @@ class UpdateBatch:
         """Note when the webhooks were accepted whose events are to be told. Called after the commit."""
         for event_uid, accepted_at in self.accepted:
             TOLD_TIMES.accepted(event_uid, accepted_at)
+
+    def count(self) -> None:
+        """Count what the updates did. Called after the commit."""
+        for add in self.counts:
+            add()
 
     def report_ends(self) -> None:
         """Count each task that ended, and write a log record of it. Called after the commit."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from receiver.storage.postgresql.one_statement import MARK
 from tests.fakes.databases import outside
 
 _HOLD = (
@@ -14,7 +15,10 @@ _HOLD = (
     "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION hold()",
     "INSERT INTO held VALUES (true)",
 )
-_HELD = "FROM pg_stat_activity WHERE datname = current_database() AND query = 'COMMIT' AND backend_xid IS NOT NULL"
+_HELD = (
+    "FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL "
+    f"AND (query = 'COMMIT' OR starts_with(query, '{MARK}'))"
+)
 HELD = f"SELECT pid {_HELD}"
 """Returns a row for each COMMIT that is held."""
 

@@ -1,6 +1,8 @@
 """A way to PostgreSQL that meets COMMITs: it cuts the connection before or after the server has one, or holds it.
 
 It speaks just enough of PostgreSQL's protocol to find the messages (a type, a length, a body) and the COMMITs in them.
+Of a statement that is a transaction by itself (`receiver.storage.postgresql.one_statement`), the message that ends it,
+Sync, is the COMMIT: the server commits when it has that.
 """
 
 import asyncio
@@ -10,11 +12,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from receiver.storage.postgresql.one_statement import MARK
 from tests.prove.history import History
 from tests.prove.stores import Store
 
 _SOCKET = ".s.PGSQL.5432"
-_QUERY = b"Q"
+_QUERY, _PARSE, _BIND, _SYNC = b"Q", b"P", b"B", b"S"
 _COMMIT = b"COMMIT"
 _READY = b"Z"
 _FAULTS = ("cut before the server had it", "cut after the server had it", "held", "held and cut")
@@ -55,11 +58,12 @@ class CommitProxy:
             server, to_server = await asyncio.open_unix_connection(self._server)
             answers = _Answers(server, to_client)
             backward = asyncio.create_task(answers.forward())
+            commits = _Commits()
             try:
                 to_server.write(await _startup(client))
                 while True:
                     kind, message = await _message(client)
-                    if kind == _QUERY and message[5:-1].strip().upper() == _COMMIT and self._is_met():
+                    if commits.is_one(kind, message) and self._is_met():
                         await self._fault(message, to_server, answers)
                     else:
                         to_server.write(message)
@@ -91,6 +95,29 @@ class CommitProxy:
         self._history.write("fault", f"COMMIT {fault}", hit=True, server_had_it=has_it, **details)
         if fault != "held":
             raise ConnectionAbortedError
+
+
+class _Commits:
+    """Finds the messages of one connection that commit."""
+
+    def __init__(self) -> None:
+        self._whole: set[bytes] = set()
+        """The names of prepared statements each of which is a transaction."""
+        self._is_under_way = False
+
+    def is_one(self, kind: bytes, message: bytes) -> bool:
+        """Return whether this message commits; to be asked of each."""
+        if kind == _QUERY:
+            return message[5:-1].strip().upper() == _COMMIT
+        if kind == _PARSE:
+            name, query = message[5:].split(b"\0", 2)[:2]
+            (self._whole.add if query.startswith(MARK.encode()) else self._whole.discard)(name)
+        elif kind == _BIND:
+            self._is_under_way = message[5:].split(b"\0", 2)[1] in self._whole
+        elif kind == _SYNC and self._is_under_way:
+            self._is_under_way = False
+            return True
+        return False
 
 
 class _Answers:

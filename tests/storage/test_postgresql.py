@@ -15,7 +15,9 @@ from receiver.domain.ids import new_id
 from receiver.errors import StorageUnavailable
 from receiver.storage.database import Database
 from receiver.storage.organizations import count_webhooks, is_below
+from receiver.storage.postgresql import optimistic
 from receiver.storage.postgresql import transaction as hot
+from receiver.storage.postgresql.one_statement import Writes, key_at
 from receiver.storage.tables import deliveries, subscriptions, tasks
 from receiver.storage.tasks import TaskFilter, task_by_id, tasks_matching
 from receiver.storage.transaction import TaskChange, Transaction
@@ -287,6 +289,17 @@ HOT: dict[str, tuple[str, list[Any]]] = {
     "claim unsent": (hot._CLAIM_UNSENT, [NOW, NOW, 64, 0, False]),
     "claim deliveries": (hot._CLAIM_DELIVERIES, [[], NOW, 100, NOW, 400, []]),
     "settle": (hot._SETTLE, [[1], [1], ["delivered"], [None], [NOW], [NOW], [1], [200], [None], [""], [1]]),
+    "read": (optimistic._READ, [[], ["piapi"], ["p7"]]),
+    "one statement": Writes(
+        versions={1: 1, 2: 2},
+        changes=[
+            TaskChange(1, "pending", 1, {"progress": 7, "output": {}}),
+            TaskChange(2, "pending", 1, {"progress": 7}),
+        ],
+        events=[new_event(1)],
+        deliveries=[new_delivery(1, key_at(0), 1)],
+        settlements=[new_settlement(1, 1)],
+    ).statement(set()),
 }
 
 

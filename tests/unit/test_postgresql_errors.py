@@ -57,3 +57,17 @@ def test_a_connection_that_is_of_no_use_any_more_is_unavailable(error: BaseExcep
 def test_a_wrong_value_or_statement_is_not_taken_for_an_unavailable_database(error: BaseException) -> None:
     assert not errors.is_unavailable(error)
     assert not errors.is_unavailable(wrapped(error))
+
+
+@pytest.mark.parametrize(("severity", "is_missing"), [("ERROR", False), ("FATAL", True), (None, True)])
+async def test_an_error_after_which_the_session_goes_on_is_an_answer(severity: str | None, is_missing: bool) -> None:
+    error = asyncpg.exceptions.ReadOnlySQLTransactionError("read-only")
+    if severity is not None:
+        error.severity_en = severity
+    committing = asyncio.ensure_future(_failing(error))
+    await asyncio.wait({committing})
+    assert errors.is_answer_missing(committing) is is_missing
+
+
+async def _failing(error: Exception) -> None:
+    raise error

@@ -10,6 +10,7 @@ What each transaction of the service leaves, and what a caller does that cannot 
 |---|---|---|
 | create, bulk, run, a step's next task | the row (lasting) | 504; sent only when it is known to be on disk |
 | update from a webhook | its event (lasting), if it wrote one | 5xx: the provider repeats it, without harm |
+| the same, in one statement (`optimistic`) | the same; keys that are not known yet are read with it | the same |
 | update from a poll or a create call; receipt | as above | polled, or written, again |
 | intent to send (`leases.mark_sending`) | `submit_token` (trace) | not sent; sent again when it is known |
 | claim of tasks, of deliveries | the end of the lease (trace) | not acted on until it is known |
@@ -26,14 +27,34 @@ What each transaction of the service leaves, and what a caller does that cannot 
 | purge | none | purged again |
 """
 
+import asyncio
+from typing import Any, Protocol
+
 from sqlalchemy import Executable, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from receiver.storage.postgresql import errors
 from receiver.storage.transaction import Trace
 
 
+class Evidence(Protocol):
+    """How to tell whether a transaction was committed. `is_whole` if one statement is all of it."""
+
+    is_whole: bool
+
+    def confirms(self, committing: "asyncio.Task[Any]") -> bool:
+        """Return whether the server's answer to the statement that commits says that it did."""
+        ...
+
+    async def find(self, connection: AsyncConnection) -> bool | None:
+        """Return whether the transaction, which has ended, was committed; None if the tables do not tell."""
+        ...
+
+
 class CommitEvidence:
-    """The evidence of one transaction."""
+    """The evidence of one transaction that ends with COMMIT."""
+
+    is_whole = False
 
     def __init__(self) -> None:
         self.inserted: tuple[str, str] | None = None
@@ -47,6 +68,10 @@ class CommitEvidence:
             self._lasting = trace
         else:
             self._traces.append(trace)
+
+    def confirms(self, committing: "asyncio.Task[Any]") -> bool:
+        """Return whether the server answered the COMMIT with success."""
+        return errors.is_committed(committing)
 
     async def find(self, connection: AsyncConnection) -> bool | None:
         """Return whether the transaction, which has ended, was committed; None if the tables do not tell."""

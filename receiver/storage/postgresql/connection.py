@@ -13,6 +13,7 @@ held for a reason that does not pass, such as a standby that is gone, would leav
 """
 
 import asyncio
+from typing import Any
 
 import asyncpg
 from sqlalchemy import NullPool
@@ -20,7 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable
 from receiver.storage.postgresql import errors
+from receiver.storage.postgresql.commit_evidence import Evidence
 from receiver.storage.postgresql.lost_commit import LostCommit, Session, session_of
+from receiver.storage.postgresql.optimistic import OptimisticTransaction
 from receiver.storage.postgresql.own_sessions import mark_as_writer
 from receiver.storage.postgresql.server import core_engine
 from receiver.storage.postgresql.transaction import PostgreSQLTransaction
@@ -57,6 +60,7 @@ class PostgreSQLConnection:
         self._core: AsyncConnection | None = None
         self._driver: asyncpg.Connection | None = None
         self._transaction: PostgreSQLTransaction | None = None
+        self._mixed: set[str] = set()
         self._session: Session | None = None
         self._is_suspect = False
         self._lost: set[asyncio.Task[None]] = set()
@@ -64,11 +68,7 @@ class PostgreSQLConnection:
 
     async def begin(self, *, is_brief: bool = False) -> PostgreSQLTransaction:
         """Begin a transaction, on a new connection if the last one broke. Raises `StorageUnavailable`."""
-        self._transaction = None
-        if len(self._lost) >= _MOST_LOST:
-            raise StorageUnavailable(
-                f"the database has not confirmed {_MOST_LOST} earlier writes yet; nothing was stored, try again"
-            )
+        self._begin()
         try:
             core, driver = await self._connected()
             await driver.execute(_BEGIN_BRIEF if is_brief else "BEGIN")
@@ -78,6 +78,27 @@ class PostgreSQLConnection:
         self._transaction = PostgreSQLTransaction(core, driver)
         return self._transaction
 
+    async def begin_optimistic(self) -> OptimisticTransaction:
+        """Begin a transaction that takes no locks; its commit may raise `NotOptimistic`. Raises `StorageUnavailable`.
+
+        The server knows nothing of it yet.
+        """
+        self._begin()
+        try:
+            _, driver = await self._connected()
+        except Exception as error:
+            self._is_suspect = True
+            raise (self.unavailable(error) or error) from error
+        self._transaction = transaction = OptimisticTransaction(driver, self._mixed)
+        return transaction
+
+    def _begin(self) -> None:
+        self._transaction = None
+        if len(self._lost) >= _MOST_LOST:
+            raise StorageUnavailable(
+                f"the database has not confirmed {_MOST_LOST} earlier writes yet; nothing was stored, try again"
+            )
+
     async def commit(self) -> None:
         """Commit; return when the transaction is on disk. Raises `StorageUnavailable` if it is not.
 
@@ -85,13 +106,23 @@ class PostgreSQLConnection:
         returns or raises the same as this.
         """
         assert self._driver is not None  # noqa: S101 - `begin` came before
+        assert self._transaction is not None  # noqa: S101
         until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
-        committing = asyncio.ensure_future(self._driver.execute("COMMIT", timeout=_NO_TIMEOUT_SECONDS))
+        transaction = self._transaction
+        committing: asyncio.Task[Any]
+        if not isinstance(transaction, OptimisticTransaction):
+            committing = asyncio.ensure_future(self._driver.execute("COMMIT", timeout=_NO_TIMEOUT_SECONDS))
+        elif transaction.has_writes:
+            committing = asyncio.ensure_future(transaction.send(_NO_TIMEOUT_SECONDS))
+        else:  # what was read is on disk
+            return
         await asyncio.wait({committing}, timeout=PATIENCE_SECONDS)
         if not committing.done() or errors.is_answer_missing(committing):
             await self._find_outcome(committing, until)
-        elif not errors.is_committed(committing):
+        elif not _evidence_of(transaction).confirms(committing):
             committing.result()  # raises the server's refusal, if it is one
+            if isinstance(transaction, OptimisticTransaction):
+                transaction.refuse()
             raise RuntimeError("a statement of the transaction failed and was ignored; nothing of it was stored")
 
     async def rollback(self) -> None:
@@ -152,13 +183,13 @@ class PostgreSQLConnection:
             except Exception as error:
                 log.debug("broken connection not closed", error=type(error).__name__)
 
-    async def _find_outcome(self, committing: "asyncio.Task[str]", until: float) -> None:
+    async def _find_outcome(self, committing: "asyncio.Task[Any]", until: float) -> None:
         """Wait until the outcome is known, as far as the patience allows. Returns and raises as `commit` does."""
         assert self._core is not None  # noqa: S101 - `begin` came before
         assert self._session is not None  # noqa: S101
         assert self._transaction is not None  # noqa: S101
         log.warning("commit answer missing", broken=committing.done())
-        lost = LostCommit(self._dsn, self._session, self._transaction.evidence, committing, self._core)
+        lost = LostCommit(self._dsn, self._session, _evidence_of(self._transaction), committing, self._core)
         self._core = self._driver = None  # they are the search's from now on
         asking = asyncio.create_task(lost.outcome())
         self._lost.add(asking)
@@ -168,3 +199,7 @@ class PostgreSQLConnection:
         if not done:
             raise OutcomeUnknown(later=asking)
         asking.result()
+
+
+def _evidence_of(transaction: PostgreSQLTransaction) -> Evidence:
+    return transaction if isinstance(transaction, OptimisticTransaction) else transaction.evidence

@@ -16,6 +16,7 @@ two cannot be told apart, and trying again does no harm.
 """
 
 import asyncio
+from typing import Any
 
 from asyncpg.exceptions import (
     DeadlockDetectedError,
@@ -94,20 +95,23 @@ def is_unavailable(error: BaseException) -> bool:
     return isinstance(cause, _UNAVAILABLE) and not is_about_a_value
 
 
-def is_answer_missing(committing: "asyncio.Task[str]") -> bool:
-    """Return whether a COMMIT, which is no longer under way, ended without the server's answer."""
+def is_answer_missing(committing: "asyncio.Task[Any]") -> bool:
+    """Return whether what commits a transaction, and is no longer under way, ended without the server's answer.
+
+    An error that does not end the session is an answer: the transaction was undone.
+    """
     if committing.cancelled():
         return True
     error = committing.exception()
-    return error is not None and is_unavailable(error)
+    return error is not None and is_unavailable(error) and getattr(error, "severity_en", None) != "ERROR"
 
 
-def is_committed(committing: "asyncio.Task[str]") -> bool:
+def is_committed(committing: "asyncio.Task[Any]") -> bool:
     """Return whether the server answered a COMMIT with success.
 
     In a transaction that a failed statement has ended, COMMIT is a ROLLBACK, which is no error.
     """
-    return committing.exception() is None and committing.result() == "COMMIT"
+    return committing.exception() is None and bool(committing.result() == "COMMIT")
 
 
 def unavailable(error: BaseException, what_fails: str, advice: str = "try again") -> StorageUnavailable:

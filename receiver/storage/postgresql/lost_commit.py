@@ -10,12 +10,17 @@ known by its process's number and the time when it began, which no other session
 not do, because a server that crashed before the commit was on disk, or a standby that was promoted without it, gives
 that number to another transaction. A session that still waits for a COMMIT which can no longer arrive, for its
 connection is broken, is ended: it holds locks.
+
+Where one statement is the whole transaction (`receiver.storage.postgresql.optimistic`), a session that is not writing
+may have it still to come: the statement is somewhere on the way. So nothing is said before the session is gone, and one
+that waits for its client is ended, for what it waits for is that statement, or nothing at all.
 """
 
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 from sqlalchemy import NullPool, text
@@ -23,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from receiver.errors import OutcomeUnknown, StorageUnavailable
 from receiver.storage.postgresql import errors
-from receiver.storage.postgresql.commit_evidence import CommitEvidence
+from receiver.storage.postgresql.commit_evidence import Evidence
 from receiver.storage.postgresql.server import core_engine
 from receiver.telemetry.log import get_logger
 
@@ -35,8 +40,8 @@ _CLOSE_SECONDS = 1.0
 
 _OWN_SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 _STATE = text(
-    "SELECT state, backend_xid IS NOT NULL AS is_writing FROM pg_stat_activity "
-    "WHERE pid = :pid AND backend_start = :began"
+    "SELECT state, backend_xid IS NOT NULL AS is_writing, wait_event = 'ClientRead' AS is_waiting_for_client "
+    "FROM pg_stat_activity WHERE pid = :pid AND backend_start = :began"
 )
 _END = text("SELECT pg_terminate_backend(:pid)")
 
@@ -57,14 +62,14 @@ async def session_of(driver: asyncpg.Connection) -> Session:
 
 
 class LostCommit:
-    """A commit whose answer is missing; `committing` is the statement, under way or failed, on the session."""
+    """A commit whose answer is missing; `committing` is what commits, under way or failed, on the session."""
 
     def __init__(
         self,
         dsn: str,
         session: Session,
-        evidence: CommitEvidence,
-        committing: "asyncio.Task[str]",
+        evidence: Evidence,
+        committing: "asyncio.Task[Any]",
         core: AsyncConnection,
     ) -> None:
         self._dsn = dsn
@@ -100,7 +105,7 @@ class LostCommit:
         wait = _FIRST_WAIT_SECONDS
         while True:
             if self._committing.done() and not errors.is_answer_missing(self._committing):
-                return errors.is_committed(self._committing)
+                return self._evidence.confirms(self._committing)
             try:
                 async with engine.connect() as connection:
                     if await self._has_ended(connection):
@@ -121,14 +126,17 @@ class LostCommit:
     async def _has_ended(self, connection: AsyncConnection) -> bool:
         session = {"pid": self._session.pid, "began": self._session.began}
         found = (await connection.execute(_STATE, session)).first()
-        if found is None or not found.is_writing:
+        if found is None or not (found.is_writing or self._evidence.is_whole):
             return True
-        if self._committing.done() and str(found.state).startswith("idle in transaction"):
+        if self._evidence.is_whole:
+            if found.is_waiting_for_client:
+                await connection.execute(_END, {"pid": self._session.pid})
+        elif self._committing.done() and str(found.state).startswith("idle in transaction"):
             await connection.execute(_END, {"pid": self._session.pid})
         return False
 
 
-def _retrieved(committing: "asyncio.Task[str]") -> None:
+def _retrieved(committing: "asyncio.Task[Any]") -> None:
     """Mark the error of a COMMIT as seen: its outcome is known by other means."""
     if not committing.cancelled():
         committing.exception()

@@ -1,0 +1,245 @@
+"""The statement that looks whether what was read still holds, writes all of a batch, and commits.
+
+It is sent by itself, so it is a transaction of its own: when its answer has come, what it wrote is on disk.
+
+- `held_task` locks the tasks that were read, in the order of their row keys, without waiting. A row that another
+  transaction has locked is left out, and so is one that is not the version that was read: `xmin` is the number of the
+  transaction that wrote a version. The newest version is looked at, also if it was committed after this statement
+  began: before PostgreSQL returns a row that was changed meanwhile, it locks its newest version and tests the
+  condition again with that (READ COMMITTED).
+- `held_delivery` does the same for the deliveries whose outcomes are written: each is still pending, at its attempt.
+- `verdict` says whether all are held, and no endpoint is failing, which a success would end. If not, nothing is written
+  at all: every part that writes asks it.
+- `new_delivery` finds the row keys of events by their public ids; a delivery in `Writes` refers to an event by its
+  place (`place_of`).
+
+A part that has nothing to write is left out. Its text depends on which parts there are and on the columns that change,
+not on the number of rows, so the connection prepares a few such statements.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from models import DeliveryStatus
+from receiver.storage.postgresql.statement_parts import (
+    EVENT_COLUMNS,
+    arrays,
+    arrays_of,
+    event_arrays,
+    settlement_arrays,
+    settlements_query,
+)
+from receiver.storage.stored_bytes import DOCUMENTS
+from receiver.storage.tables import deliveries, events, tasks
+from receiver.storage.transaction import NewDelivery, NewEvent, Settlement, TaskChange
+
+MARK = "/* one statement */"
+"""What the statement begins with: the server's views show it by that."""
+
+
+@dataclass(slots=True)
+class Writes:
+    """What one statement writes, and `versions`: of each task that was read, by its row key, the version."""
+
+    versions: dict[int, int] = field(default_factory=dict)
+    changes: list[TaskChange] = field(default_factory=list)
+    events: list[NewEvent] = field(default_factory=list)
+    deliveries: list[NewDelivery] = field(default_factory=list)
+    settlements: list[Settlement] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Return whether anything is to be written."""
+        return bool(self.changes or self.events or self.deliveries or self.settlements)
+
+    def statement(self, mixed: set[str]) -> tuple[str, list[Any]]:
+        """Return the statement and its parameters.
+
+        `mixed` has the columns of all batches until now in which tasks had changes of different columns; those of this
+        one are added. Such a batch names them all, so that there is one text for them, and not one for each mixture.
+        """
+        columns = {name for change in self.changes for name in change.values}
+        is_mixed = any(len(change.values) < len(columns) for change in self.changes)
+        if is_mixed:
+            mixed |= columns
+        names = tuple(sorted(mixed if is_mixed else columns))
+        text = _text(
+            _Shape(
+                has_tasks=bool(self.versions),
+                names=names,
+                is_mixed=is_mixed,
+                has_events=bool(self.events),
+                has_deliveries=bool(self.deliveries),
+                has_settlements=bool(self.settlements),
+            )
+        )
+        return text, [*self._held(), *self._changed(names, is_mixed), *self._inserted()]
+
+    def _held(self) -> list[Any]:
+        arguments: list[Any] = []
+        if self.versions:
+            arguments += [list(self.versions), list(self.versions.values())]
+        if self.settlements:
+            subscriptions = {each.subscription_id for each in self.settlements}
+            arguments += [*settlement_arrays(self.settlements), list(subscriptions)]
+        return arguments
+
+    def _changed(self, names: Sequence[str], is_mixed: bool) -> list[Any]:
+        if not self.changes:
+            return []
+        arguments: list[Any] = [[change.id for change in self.changes]]
+        rows = [change.values for change in self.changes]
+        if is_mixed:
+            bits = {name: 1 << place for place, name in enumerate(names)}
+            arguments.append([sum(bits[name] for name in row) for row in rows])
+            rows = [{name: row.get(name) for name in names} for row in rows]
+        return [*arguments, *arrays_of(names, rows)]
+
+    def _inserted(self) -> list[Any]:
+        arguments: list[Any] = event_arrays(self.events) if self.events else []
+        if self.deliveries:
+            rows = self.deliveries
+            arguments += [
+                [row.uid for row in rows],
+                [row.organization_id for row in rows],
+                [row.subscription_id for row in rows],
+                [row.task_id for row in rows],
+                [row.attempt for row in rows],
+                [row.due_at for row in rows],
+                [row.created_at for row in rows],
+                [self.events[place_of(row.event_id)].uid for row in rows],
+            ]
+        return arguments
+
+
+def key_at(place: int) -> int:
+    """Return what stands for the row key of the event at this place, which has none yet."""
+    return -1 - place
+
+
+def place_of(key: int) -> int:
+    """Return the place that such a key stands for; it is negative for a real key."""
+    return -1 - key
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What the statement's text depends on. `is_mixed` if some tasks have changes of fewer columns than others."""
+
+    has_tasks: bool
+    names: tuple[str, ...]
+    is_mixed: bool
+    has_events: bool
+    has_deliveries: bool
+    has_settlements: bool
+
+
+_GIVEN_DELIVERY = ("uid", "organization_id", "subscription_id", "task_id", "attempt", "due_at", "created_at")
+_HOLDS = "(SELECT holds FROM verdict)"
+
+
+@cache
+def _text(shape: _Shape) -> str:
+    parts: list[str] = []
+    conditions: list[str] = []
+    first = 1
+    if shape.has_tasks:
+        parts.append("""held_task AS MATERIALIZED (
+    SELECT task.id FROM unnest((SELECT $1::bigint[]), $2::xid[]) AS given(id, version)
+    JOIN task ON task.id = given.id AND task.xmin = given.version
+    ORDER BY task.id FOR NO KEY UPDATE OF task SKIP LOCKED
+)""")
+        conditions.append("(SELECT count(*) FROM held_task) = cardinality($1::bigint[])")
+        first = 3
+    settled_from = first
+    if shape.has_settlements:
+        parts.append(_held_deliveries(first))
+        conditions.append(f"(SELECT count(*) FROM held_delivery) = cardinality(${first}::bigint[])")
+        conditions.append(
+            "NOT EXISTS (SELECT FROM subscription "
+            f"WHERE id = ANY((SELECT ${first + 10}::bigint[])::bigint[]) AND failing_since IS NOT NULL)"
+        )
+        first += 11
+    parts.append(f"verdict AS MATERIALIZED (SELECT {' AND '.join(conditions)} AS holds)")
+    if shape.names:
+        text, first = _changed(shape, first)
+        parts.append(text)
+    if shape.has_events:
+        parts.append(f"""new_event AS (
+    INSERT INTO event ({", ".join(EVENT_COLUMNS)})
+    SELECT * FROM unnest({arrays(events, EVENT_COLUMNS, first)}) WHERE {_HOLDS} RETURNING id, uid
+)""")
+        first += len(EVENT_COLUMNS)
+    if shape.has_deliveries:
+        parts.append(_new_deliveries(first))
+    if shape.has_settlements:
+        parts.append(_settled(settled_from))
+    answers = ["SELECT NULL::bigint AS id, NULL::uuid AS uid, holds FROM verdict"]
+    if shape.has_events:
+        answers.append("SELECT id, uid, NULL FROM new_event")
+    if shape.has_deliveries:
+        answers.append("SELECT id, uid, NULL FROM new_delivery")
+    return f"{MARK} WITH {', '.join(parts)}\n{' UNION ALL '.join(answers)}"
+
+
+def _held_deliveries(first: int) -> str:
+    return f"""given_outcome AS MATERIALIZED ({settlements_query(first)}), held_delivery AS MATERIALIZED (
+    SELECT delivery.id FROM delivery
+    JOIN given_outcome AS given ON given.id = delivery.id AND given.attempt = delivery.attempt
+    WHERE delivery.status = '{DeliveryStatus.PENDING}'
+    ORDER BY delivery.id FOR NO KEY UPDATE OF delivery SKIP LOCKED
+)"""
+
+
+def _changed(shape: _Shape, first: int) -> tuple[str, int]:
+    """Return the part that writes changed columns, and the number of the next parameter."""
+    names = shape.names
+    if shape.is_mixed:
+        new = [
+            f"{name} = CASE WHEN given.written & {1 << place} <> 0 THEN given.new_{name} ELSE task.{name} END"
+            for place, name in enumerate(names)
+        ]
+    else:
+        new = [f"{name} = given.new_{name}" for name in names]
+    if not DOCUMENTS.isdisjoint(names):
+        names = (*names, "stored_bytes")
+        new.append("stored_bytes = task.stored_bytes + given.new_stored_bytes")
+    keys = [f"(SELECT ${first}::bigint[])"]
+    columns = ["id"]
+    first += 1
+    if shape.is_mixed:
+        keys.append(f"${first}::bigint[]")
+        columns.append("written")
+        first += 1
+    given = f"unnest({', '.join(keys)}, {arrays(tasks, names, first)})"
+    columns += [f"new_{name}" for name in names]
+    text = f"""changed AS (
+    UPDATE task SET {", ".join(new)} FROM {given} AS given({", ".join(columns)})
+    WHERE task.id = given.id AND {_HOLDS}
+)"""
+    return text, first + len(names)
+
+
+def _new_deliveries(first: int) -> str:
+    names = ", ".join(_GIVEN_DELIVERY)
+    given = f"{arrays(deliveries, _GIVEN_DELIVERY, first)}, ${first + len(_GIVEN_DELIVERY)}::uuid[]"
+    return f"""new_delivery AS (
+    INSERT INTO delivery ({names}, event_id, status, leased, schedule_from)
+    SELECT {", ".join(f"given.{name}" for name in _GIVEN_DELIVERY)}, new_event.id, '{DeliveryStatus.PENDING}',
+        given.attempt > 0, 0
+    FROM unnest({given}) WITH ORDINALITY AS given({names}, event_uid, place)
+    JOIN new_event ON new_event.uid = given.event_uid ORDER BY given.place RETURNING id, uid
+)"""
+
+
+def _settled(first: int) -> str:
+    columns = "started_at, duration_ms, status_code, error, response"
+    return f"""tried AS (
+    INSERT INTO delivery_attempt (delivery_id, number, {columns})
+    SELECT id, attempt, {columns} FROM given_outcome WHERE {_HOLDS} ON CONFLICT (delivery_id, number) DO NOTHING
+), settled AS (
+    UPDATE delivery SET status = given.status, due_at = given.due_at, leased = false, settled_at = given.settled_at
+    FROM given_outcome AS given
+    WHERE delivery.id = given.id AND delivery.id = ANY((SELECT ${first}::bigint[])::bigint[]) AND {_HOLDS}
+)"""

@@ -1,0 +1,217 @@
+"""A transaction that takes no locks before it decides: one read, then one statement that writes (`one_statement`).
+
+It knows the statements of a webhook's update and of a delivery's outcome. `load_tasks` reads the tasks with their
+versions, and in the same statement, so of the same moment, the subscriptions that their events may match. All that
+writes is only kept, until `commit`. Anything else raises `NotOptimistic`.
+
+Why that is as safe as locks. A task that is unchanged when it is locked was not changed since it was read, so the
+decision is the one that would have been made under the lock. Every event of a task comes with a change of its row, so
+the events of a task, and what is written with them (deliveries, and notes of fan-outs, by which an ordered webhook is
+seen to be behind), are in the order of those changes. That a webhook which is made or switched on while an event is
+being written may not get it is the same with locks: its row is not locked there either.
+
+Row keys of what is inserted are known after the commit: the lists that are returned have places until then.
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from models import SubscriptionKind
+from receiver.domain.task_state import STATE_COLUMNS, TaskState
+from receiver.errors import OutcomeUnknown
+from receiver.storage.optimistic import CHANGED, NEEDS_MORE, NotOptimistic
+from receiver.storage.postgresql.one_statement import Writes, key_at, place_of
+from receiver.storage.postgresql.statement_parts import NAMED_TASKS, listener_of, listeners_query, names_of, state_of
+from receiver.storage.postgresql.transaction import PostgreSQLTransaction
+from receiver.storage.transaction import Listener, NewDelivery, NewEvent, Settlement, TaskChange
+
+_MOST_LISTENERS = 200
+"""An organization that has more has its deliveries written apart (`receiver.events.pending_fan_outs`)."""
+_VERSION = len(STATE_COLUMNS)
+
+_READ = f"""
+WITH found AS MATERIALIZED (
+    SELECT {", ".join(STATE_COLUMNS)}, xmin AS version FROM task WHERE {NAMED_TASKS}
+), listener AS (
+    SELECT * FROM ({
+    listeners_query(
+        "ARRAY(SELECT organization_id FROM found)",
+        "ARRAY(SELECT callback_id FROM found WHERE callback_id IS NOT NULL)",
+    )
+}) AS each LIMIT {_MOST_LISTENERS}
+)
+SELECT found.*, listener.* FROM found FULL JOIN listener ON false
+"""
+"""Each row is a task with its version, or a subscription."""
+
+_KEYS = text(
+    "SELECT id, uid FROM event WHERE uid = ANY(CAST(:events AS uuid[])) "
+    "UNION ALL SELECT id, uid FROM delivery WHERE uid = ANY(CAST(:deliveries AS uuid[]))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read: the state of each task by its row key, whose subscriptions are known, and these."""
+
+    states: dict[int, tuple[str, int]]
+    organizations: set[int]
+    callbacks: set[int]
+    listeners: list[Listener]
+
+
+class _NeedsLocks:
+    """Stands for the connection where a statement would run that is not one of those known here."""
+
+    async def execute(self, *_: Any, **__: Any) -> NoReturn:
+        raise NotOptimistic(NEEDS_MORE)
+
+    fetch = execute
+
+
+class OptimisticTransaction(PostgreSQLTransaction):
+    """A transaction without locks, on the writer's connection; `mixed` is kept with that (`Writes.statement`)."""
+
+    is_whole = True
+
+    def __init__(self, driver: asyncpg.Connection, mixed: set[str]) -> None:
+        nothing = cast(Any, _NeedsLocks())
+        super().__init__(nothing, nothing)
+        self._reader = driver
+        self._mixed = mixed
+        self._read: _Read | None = None
+        self._writes = Writes()
+        self._keys: list[tuple[list[int], list[str]]] = []
+        """The lists that were returned instead of row keys, each with the public ids of the rows."""
+
+    @property
+    def has_writes(self) -> bool:
+        """Whether anything is to be written."""
+        return bool(self._writes)
+
+    async def send(self, seconds: float) -> list[asyncpg.Record]:
+        """Send the one statement; return its answer."""
+        statement, arguments = self._writes.statement(self._mixed)
+        rows: list[asyncpg.Record] = await self._reader.fetch(statement, *arguments, timeout=seconds)
+        return rows
+
+    def confirms(self, committing: "asyncio.Task[Any]") -> bool:
+        """Return whether the server's answer says that all was written; then the keys are known."""
+        if committing.exception() is not None:
+            return False
+        rows = committing.result()
+        if not any(holds for _, _, holds in rows):
+            return False
+        if not self._know({uid: key for key, uid, _ in rows}):
+            raise OutcomeUnknown  # it cannot be; but what was written must not be written again
+        return True
+
+    async def find(self, connection: AsyncConnection) -> bool | None:
+        """Return whether the statement, which has ended, wrote; None if the tables do not tell. Then keys are known."""
+        if not self._writes.events:
+            return None
+        events, deliveries = self._writes.events, self._writes.deliveries
+        wanted = {"events": [each.uid for each in events], "deliveries": [each.uid for each in deliveries]}
+        rows = (await connection.execute(_KEYS, wanted)).all()
+        if not rows:
+            return False
+        return True if self._know({str(uid): key for key, uid in rows}) else None
+
+    def refuse(self) -> NoReturn:
+        """Say that nothing was written, because something is not as it was read."""
+        raise NotOptimistic(CHANGED)
+
+    async def load_tasks(
+        self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
+    ) -> dict[str, TaskState]:
+        """Read tasks, without locks; return them by their public id."""
+        if self._read is not None:
+            raise NotOptimistic(NEEDS_MORE)
+        rows = await self._reader.fetch(_READ, list(uids), *names_of(provider_ids))
+        found = [row for row in rows if row[0] is not None]
+        listeners = [listener_of(row[_VERSION + 1 :]) for row in rows if row[0] is None]
+        if len(listeners) >= _MOST_LISTENERS:
+            raise NotOptimistic(NEEDS_MORE)
+        tasks = {state.uid: state for state in map(state_of, found)}
+        self._writes.versions = {row[0]: row[_VERSION] for row in found}
+        self._read = _Read(
+            {task.id: (task.status, task.attempt) for task in tasks.values()},
+            {task.organization_id for task in tasks.values()},
+            {task.callback_id for task in tasks.values() if task.callback_id is not None},
+            listeners,
+        )
+        return tasks
+
+    async def update_tasks(self, changes: Sequence[TaskChange]) -> None:
+        """Keep changes of tasks that were read."""
+        states = self._read.states if self._read is not None else {}
+        if self._writes.changes or any(
+            states.get(change.id) != (change.from_status, change.from_attempt) for change in changes
+        ):
+            raise NotOptimistic(NEEDS_MORE)
+        self._writes.changes = list(changes)
+
+    async def append_events(
+        self, events: Sequence[NewEvent], organization_ids: Collection[int], callback_ids: Collection[int]
+    ) -> tuple[list[int], list[Listener]]:
+        """Keep events of tasks that were read; return what stands for their keys, and the subscriptions."""
+        read = self._read
+        if (
+            read is None
+            or self._writes.events
+            or not (read.organizations.issuperset(organization_ids) and read.callbacks.issuperset(callback_ids))
+            or any(event.task_id not in read.states for event in events)
+        ):
+            raise NotOptimistic(NEEDS_MORE)
+        self._writes.events = list(events)
+        keys = self._places([event.uid for event in events])
+        return keys, [each for each in read.listeners if _is_asked_for(each, organization_ids, callback_ids)]
+
+    async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
+        """Keep deliveries of events that are kept; return what stands for their keys."""
+        known = len(self._writes.events)
+        if self._writes.deliveries or any(
+            row.replay_id is not None or not 0 <= place_of(row.event_id) < known for row in deliveries
+        ):
+            raise NotOptimistic(NEEDS_MORE)
+        self._writes.deliveries = list(deliveries)
+        return self._places([row.uid for row in deliveries])
+
+    async def failing(self, subscription_ids: Collection[int]) -> set[int]:
+        """Return none: where one that was settled for is failing, nothing is written."""
+        if not {each.subscription_id for each in self._writes.settlements}.issuperset(subscription_ids):
+            raise NotOptimistic(NEEDS_MORE)
+        return set()
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Keep outcomes, and say that all leases are held: where one was lost, nothing is written."""
+        if self._writes.settlements:
+            raise NotOptimistic(NEEDS_MORE)
+        first = {(each.delivery_id, each.attempt): each for each in reversed(settlements)}
+        self._writes.settlements = list(first.values())
+        return [first[each.delivery_id, each.attempt] is each for each in settlements]
+
+    def _places(self, uids: list[str]) -> list[int]:
+        keys = [key_at(place) for place in range(len(uids))]
+        self._keys.append((keys, uids))
+        return keys
+
+    def _know(self, found: dict[str, int]) -> bool:
+        """Put the row keys into the lists that stand for them; return whether all were found."""
+        if any(uid not in found for _, uids in self._keys for uid in uids):
+            return False
+        for keys, uids in self._keys:
+            keys[:] = [found[uid] for uid in uids]
+        return True
+
+
+def _is_asked_for(listener: Listener, organization_ids: Collection[int], callback_ids: Collection[int]) -> bool:
+    if listener.kind == SubscriptionKind.CALLBACK:
+        return listener.id in callback_ids
+    return listener.organization_id in organization_ids

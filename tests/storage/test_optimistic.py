@@ -1,0 +1,513 @@
+"""Batches that are tried without locks: what they write, what they refuse, and what happens when the answer is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import select, text
+
+from models import DeliveryStatus, SubscriptionKind
+from receiver.errors import OutcomeUnknown, StorageUnavailable
+from receiver.storage import optimistic
+from receiver.storage.database import Database
+from receiver.storage.optimistic import Doubt, may_be_optimistic
+from receiver.storage.postgresql import connection, one_statement
+from receiver.storage.postgresql.one_statement import MARK, Writes
+from receiver.storage.subscriptions import set_failing_since
+from receiver.storage.tables import deliveries, delivery_attempts, events, tasks
+from receiver.storage.transaction import Listener, NewDelivery, Settlement, TaskChange, Transaction
+from receiver.telemetry.metrics import optimistic_batches
+from tests.fakes.databases import outside, settings_in
+from tests.fakes.held_commits import HELD, held_commits
+from tests.storage.rows import (
+    NOW,
+    add_organization,
+    add_subscription,
+    add_tasks,
+    new_delivery,
+    new_event,
+    new_settlement,
+    task_row,
+)
+
+pytestmark = pytest.mark.postgresql_only("SQLite has one writer, which needs no locks")
+
+SLEEPING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+Fetch = Callable[..., Awaitable[list[Any]]]
+
+
+@pytest.fixture(autouse=True)
+async def _organization(database: Database) -> None:
+    await add_organization(database)
+
+
+@pytest.fixture
+async def other(database: Database, tmp_path: Path) -> AsyncIterator[Database]:
+    """Another process's connections to the same database."""
+    async with await Database.open(settings_in(tmp_path)) as other:
+        yield other
+
+
+class Steps:
+    """A handler that adds 1 to the progress of tasks, with an event and its deliveries, as an update does."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.published: list[tuple[int, str]] = []
+        self.delivered: list[tuple[int, int]] = []
+        self.again = asyncio.Event()
+        """Set when it is called a second time."""
+        self.read = asyncio.Event()
+        """Set when the tasks were read for the first time."""
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    @may_be_optimistic
+    async def step(self, tx: Transaction, uids: Sequence[str]) -> list[int | Exception]:
+        self.calls += 1
+        if self.calls > 1:
+            self.again.set()
+        found = await tx.load_tasks(set(uids))
+        self.read.set()
+        await self.go_on.wait()
+        changes: dict[int, TaskChange] = {}
+        new = []
+        results: list[int | Exception] = []
+        for uid in uids:
+            task = found[uid]
+            task.progress += 1
+            change = changes.setdefault(task.id, TaskChange(task.id, task.status, task.attempt))
+            change.values["progress"] = task.progress
+            if task.progress % 3 == 0:  # of other columns than the rest
+                change.values["output"] = {"at": task.progress}
+            snapshot = {"progress": task.progress}
+            new.append(new_event(task.id, task_uid=uid, snapshot=snapshot, callback_id=task.callback_id))
+            results.append(task.progress)
+        await tx.update_tasks(list(changes.values()))
+        callbacks = {event.callback_id for event in new if event.callback_id is not None}
+        keys, listeners = await tx.append_events(new, {event.organization_id for event in new}, callbacks)
+        rows = [
+            new_delivery(each.id, key, event.task_id, attempt=1)
+            for key, event in zip(keys, new, strict=True)
+            for each in listeners
+            if _is_for(each, event.callback_id)
+        ]
+        of_rows = await tx.insert_deliveries(rows) if rows else []
+        tx.after_commit.append(lambda: self._follow(keys, [event.uid for event in new], of_rows, rows))
+        return results
+
+    def _follow(self, keys: list[int], uids: list[str], of_rows: list[int], rows: list[NewDelivery]) -> None:
+        self.published += zip(keys, uids, strict=True)
+        self.delivered += zip(of_rows, [row.subscription_id for row in rows], strict=True)
+
+
+def _is_for(listener: Listener, callback_id: int | None) -> bool:
+    return listener.kind == SubscriptionKind.REGISTERED or listener.id == callback_id
+
+
+@may_be_optimistic
+async def settle(tx: Transaction, settlements: Sequence[Settlement]) -> Sequence[bool | Exception]:
+    held = await tx.settle(settlements)
+    assert await tx.failing({each.subscription_id for each in settlements}) in (set(), {1})
+    return list(held)
+
+
+def counts() -> dict[str, float]:
+    """How many batches had each outcome until now."""
+    outcomes = ("stored", "needs more", "changed", "conflict", "resting")
+    return {name: optimistic_batches.labels(name)._value.get() for name in outcomes}
+
+
+@contextmanager
+def counted(**expected: int) -> Iterator[None]:
+    """Expect these outcomes, and no others."""
+    before = counts()
+    yield
+    difference = {name.replace(" ", "_"): count - before[name] for name, count in counts().items()}
+    assert {name: count for name, count in difference.items() if count} == expected
+
+
+async def progress_of(database: Database, uid: str) -> int:
+    (row,) = await database.read(select(tasks.c.progress).where(tasks.c.uid == uid))
+    return int(row["progress"])
+
+
+async def new_task(database: Database, **fields: Any) -> str:
+    row = task_row(**fields)
+    await add_tasks(database, row)
+    return str(row["uid"])
+
+
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list that gets each statement which asyncpg sends from now on."""
+    sent: list[str] = []
+    for name in ("fetch", "execute"):
+        send = getattr(asyncpg.Connection, name)
+
+        async def noted(self: asyncpg.Connection, query: str, *rest: Any, _send: Fetch = send, **options: Any) -> Any:
+            sent.append(query)
+            return await _send(self, query, *rest, **options)
+
+        monkeypatch.setattr(asyncpg.Connection, name, noted)
+    return sent
+
+
+async def test_a_batch_is_one_read_and_one_statement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    callback = await add_subscription(database, kind=SubscriptionKind.CALLBACK, fingerprint="f")
+    another = await add_subscription(database, kind=SubscriptionKind.CALLBACK, fingerprint="g")
+    registered = await add_subscription(database)
+    await add_subscription(database, is_active=False)
+    uids = [await new_task(database, callback_id=callback), await new_task(database)]
+    steps = Steps()
+    sent = statements(monkeypatch)
+    with counted(stored=1):
+        given = [*uids, uids[0]]
+        results = await asyncio.gather(*(database.writer.write(steps.step, uid) for uid in given))
+    assert [query.startswith(MARK) for query in sent] == [False, True]
+    assert results == [1, 1, 2]
+    stored = await database.read(select(events).order_by(events.c.id))
+    assert [(row["id"], row["uid"]) for row in stored] == steps.published
+    assert [row["snapshot"] for row in stored] == [{"progress": 1}, {"progress": 1}, {"progress": 2}]
+    rows = await database.read(select(deliveries).order_by(deliveries.c.id))
+    assert sorted((row["id"], row["subscription_id"]) for row in rows) == sorted(steps.delivered)
+    of_event = [(row["event_id"], row["subscription_id"]) for row in rows]
+    first, second, third = (row["id"] for row in stored)
+    wanted = {(first, registered), (first, callback), (second, registered), (third, registered), (third, callback)}
+    assert set(of_event) == wanted
+    assert [event for event, _ in of_event] == sorted(event for event, _ in of_event)
+    assert another not in {subscription for _, subscription in of_event}
+    assert {(row["status"], row["leased"], row["attempt"], row["schedule_from"]) for row in rows} == {
+        (DeliveryStatus.PENDING, True, 1, 0)
+    }
+
+
+async def test_what_changed_since_it_was_read_is_decided_again(database: Database, other: Database) -> None:
+    uid = await new_task(database)
+    steps, others = Steps(), Steps()
+    steps.go_on.clear()
+    with counted(changed=1, stored=1):
+        writing = asyncio.create_task(database.writer.write(steps.step, uid))
+        await steps.read.wait()
+        assert await other.writer.write(others.step, uid) == 1
+        steps.go_on.set()
+        assert await writing == 2
+    assert steps.calls == 2
+    assert await progress_of(database, uid) == 2
+    assert len(await database.read(select(events.c.id))) == 2
+
+
+async def test_what_another_session_has_locked_is_waited_for_with_locks(database: Database, other: Database) -> None:
+    uid = await new_task(database)
+    locked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(tx: Transaction) -> None:
+        await tx.load_tasks([uid])
+        locked.set()
+        await go_on.wait()
+
+    holding = asyncio.create_task(other.writer.run(hold))
+    await locked.wait()
+    steps = Steps()
+    with counted(changed=1):
+        writing = asyncio.create_task(database.writer.write(steps.step, uid))
+        await steps.again.wait()
+        go_on.set()
+        assert await writing == 1
+    await holding
+
+
+async def test_a_change_that_is_committed_after_the_statement_began_is_seen(
+    database: Database, other: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statement sees the rows as they were when it began; what it locks is the newest version all the same."""
+    uid = await new_task(database)
+    text_of = one_statement._text.__wrapped__
+
+    def slow(shape: Any) -> str:
+        found = str(text_of(shape))
+        assert found.count("SELECT task.id FROM unnest(") == 1
+        found = found.replace("SELECT task.id FROM unnest(", "SELECT task.id FROM slept CROSS JOIN unnest(")
+        return found.replace("WITH ", "WITH slept AS MATERIALIZED (SELECT pg_sleep(1)), ", 1)
+
+    steps, others = Steps(), Steps()
+    with counted(changed=1, stored=1):
+        monkeypatch.setattr(one_statement, "_text", slow)
+        writing = asyncio.create_task(database.writer.write(steps.step, uid))
+        with outside(url) as server:
+            while not server.execute(SLEEPING).fetchall():  # noqa: ASYNC110 - the server's state
+                await asyncio.sleep(0.01)
+        monkeypatch.undo()
+        assert await other.writer.write(others.step, uid) == 1
+        assert not writing.done()
+        assert await writing == 2
+    assert await progress_of(database, uid) == 2
+
+
+async def test_no_step_of_several_processes_is_lost_or_out_of_order(database: Database, other: Database) -> None:
+    uids = [await new_task(database) for _ in range(3)]
+    await add_subscription(database, ordered=True)
+    before = counts()
+    writers = [(each.writer, Steps()) for each in (database, other)]
+
+    async def run(number: int) -> None:
+        writer, steps = writers[number % 2]
+        for turn in range(12):
+            await writer.write(steps.step, uids[(number + turn) % 3])
+
+    await asyncio.gather(*(run(number) for number in range(8)))
+    assert counts()["stored"] > before["stored"]
+    assert counts()["changed"] > before["changed"]
+    assert [await progress_of(database, uid) for uid in uids] == [32, 32, 32]
+    rows = await database.read(select(events, tasks.c.uid.label("of")).join(tasks).order_by(events.c.id))
+    for uid in uids:
+        assert [row["snapshot"]["progress"] for row in rows if row["of"] == uid] == list(range(1, 33))
+    published = [pair for _, steps in writers for pair in steps.published]
+    assert sorted(published) == [(row["id"], row["uid"]) for row in rows]
+    told = await database.read(select(deliveries.c.event_id).order_by(deliveries.c.task_id, deliveries.c.id))
+    assert len(told) == len(rows)
+    of_task = {row["id"]: row["of"] for row in rows}
+    for uid in uids:
+        mine = [row["event_id"] for row in told if of_task[row["event_id"]] == uid]
+        assert mine == sorted(mine)
+
+
+async def pending(database: Database, count: int = 2) -> tuple[int, list[int]]:
+    """Insert deliveries that are leased; return their subscription and their row keys."""
+    (task,) = await add_tasks(database, task_row())
+    subscription = await add_subscription(database)
+    (event,) = await database.writer.run(lambda tx: tx.insert_events([new_event(task)]))
+    rows = [new_delivery(subscription, event, task, attempt=1) for _ in range(count)]
+    return subscription, await database.writer.run(lambda tx: tx.insert_deliveries(rows))
+
+
+async def test_outcomes_are_one_statement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    subscription, keys = await pending(database)
+    sent = statements(monkeypatch)
+    with counted(stored=1):
+        done = [new_settlement(key, subscription) for key in (*keys, keys[0])]
+        assert await asyncio.gather(*(database.writer.write(settle, each) for each in done)) == [True, True, False]
+    assert [query.startswith(MARK) for query in sent] == [True]
+    rows = await database.read(select(deliveries))
+    assert {(row["status"], row["leased"], row["settled_at"]) for row in rows} == {
+        (DeliveryStatus.DELIVERED, False, NOW)
+    }
+    assert len(await database.read(select(delivery_attempts))) == 2
+
+
+async def test_an_outcome_whose_lease_was_lost_is_written_with_locks(database: Database) -> None:
+    subscription, keys = await pending(database)
+    await database.writer.write(settle, new_settlement(keys[0], subscription))
+    with counted(changed=1):
+        done = [new_settlement(key, subscription, status_code=201) for key in keys]
+        assert await asyncio.gather(*(database.writer.write(settle, each) for each in done)) == [False, True]
+    codes = await database.read(select(delivery_attempts.c.status_code).order_by(delivery_attempts.c.delivery_id))
+    assert [row["status_code"] for row in codes] == [200, 201]
+
+
+async def test_an_outcome_of_a_failing_endpoint_is_written_with_locks(database: Database) -> None:
+    subscription, keys = await pending(database)
+    assert subscription == 1
+    await database.writer.run(lambda tx: set_failing_since(tx, [subscription], NOW))
+    with counted(changed=1):
+        assert await database.writer.write(settle, new_settlement(keys[0], subscription))
+
+
+async def test_what_needs_another_statement_is_written_with_locks(database: Database) -> None:
+    uid = await new_task(database)
+
+    @may_be_optimistic
+    async def touch(tx: Transaction, items: Sequence[str]) -> list[Exception | None]:
+        await tx.load_tasks(items)
+        await tx.execute(text("SELECT 1"))
+        return [None for _ in items]
+
+    with counted(needs_more=1):
+        await database.writer.write(touch, uid)
+
+
+async def test_the_statements_are_not_planned_each_time(database: Database) -> None:
+    uid = await new_task(database)
+    subscription = await add_subscription(database)
+    steps = Steps()
+    plans = text("SELECT statement, custom_plans FROM pg_prepared_statements WHERE custom_plans > 0")
+
+    async def planned() -> dict[str, int]:
+        for _ in range(15):  # five of them write other columns
+            await database.writer.write(steps.step, uid)
+            await database.writer.write(settle, new_settlement(steps.delivered[-1][0], subscription))
+        found = await database.writer.run(lambda tx: tx.execute(plans))
+        return {row.statement: row.custom_plans for row in found}
+
+    before = await planned()
+    assert await planned() == before
+    assert sorted(count for query, count in before.items() if query.startswith(MARK)) == [5, 5, 5]
+
+
+async def test_a_batch_that_only_reads_writes_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = await new_task(database)
+
+    @may_be_optimistic
+    async def look(tx: Transaction, items: Sequence[str]) -> list[int | Exception]:
+        return [(await tx.load_tasks([item]))[item].progress for item in items]
+
+    sent = statements(monkeypatch)
+    with counted(stored=1):
+        assert await database.writer.write(look, uid) == 0
+    assert len(sent) == 1
+
+
+async def test_it_can_be_switched_off(database: Database, tmp_path: Path) -> None:
+    uid = await new_task(database)
+    off = settings_in(tmp_path).model_copy(update={"optimistic_writes": False})
+    with counted():
+        async with await Database.open(off) as careful:
+            assert await careful.writer.write(Steps().step, uid) == 1
+
+
+async def test_a_fault_of_one_item_leaves_the_others(database: Database) -> None:
+    uids = [await new_task(database) for _ in range(3)]
+    missing = task_row()["uid"]
+    steps = Steps()
+    results = await asyncio.gather(
+        *(database.writer.write(steps.step, uid) for uid in (uids[0], missing, *uids[1:])), return_exceptions=True
+    )
+    assert isinstance(results[1], KeyError)
+    assert [results[0], *results[2:]] == [1, 1, 1]
+
+
+def cut(url: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Lose the answer to the next statement that is a transaction: it was executed, or never will be, or is on its way.
+
+    "Lost" leaves the session as it is, and tells the client nothing but that its connection has broken.
+    """
+    fetch = asyncpg.Connection.fetch
+
+    async def lose(self: asyncpg.Connection, query: str, *rest: Any, **options: Any) -> Any:
+        if not query.startswith(MARK):
+            return await fetch(self, query, *rest, **options)
+        monkeypatch.undo()
+        if how == "after":
+            await fetch(self, query, *rest, **options)
+        if how == "lost":
+            raise ConnectionResetError
+        with outside(url) as server:
+            server.execute("SELECT pg_terminate_backend(?, 5000)", (self.get_server_pid(),))
+        return await fetch(self, "SELECT 1")
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", lose)
+
+
+async def test_a_statement_whose_answer_is_lost_is_found_with_its_keys(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = await new_task(database)
+    subscription = await add_subscription(database)
+    steps = Steps()
+    cut(url, monkeypatch, "after")
+    assert await database.writer.write(steps.step, uid) == 1
+    (event,) = await database.read(select(events))
+    (delivery,) = await database.read(select(deliveries))
+    assert steps.published == [(event["id"], event["uid"])]
+    assert steps.delivered == [(delivery["id"], subscription)]
+
+
+@pytest.mark.parametrize("how", ["before", "lost"])
+async def test_a_statement_that_was_lost_is_not_stored_then_or_later(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    uid = await new_task(database)
+    steps = Steps()
+    with outside(url) as server:
+        sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = ?"
+        before = {pid for (pid,) in server.execute(sessions, ("ringback",)).fetchall()}
+        cut(url, monkeypatch, how)
+        with pytest.raises(StorageUnavailable, match="nothing was stored"):
+            await database.writer.write(steps.step, uid)
+        # What is on its way may arrive later: the session that could still take it is ended.
+        assert before - {pid for (pid,) in server.execute(sessions, ("ringback",)).fetchall()}
+    assert await progress_of(database, uid) == 0
+    assert steps.published == []
+    assert await database.writer.write(steps.step, uid) == 1
+
+
+async def test_an_outcome_whose_answer_is_lost_stays_unknown_and_may_be_written_again(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription, keys = await pending(database)
+    cut(url, monkeypatch, "after")
+    with pytest.raises(OutcomeUnknown) as caught:
+        await database.writer.write(settle, new_settlement(keys[0], subscription))
+    assert not caught.value.is_pending
+    assert await database.writer.write(settle, new_settlement(keys[0], subscription)) is False
+    assert len(await database.read(select(delivery_attempts))) == 1
+
+
+async def test_a_held_statement_is_unknown_until_it_is_on_disk(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.5)
+    uid = await new_task(database)
+    steps = Steps()
+    with held_commits(url), outside(url) as server:
+        with pytest.raises(OutcomeUnknown) as caught:
+            await database.writer.write(steps.step, uid)
+        assert server.execute(HELD).fetchall()
+        await add_subscription(database)  # the writer continues
+        assert steps.published == []
+        assert await progress_of(database, uid) == 0
+    later = caught.value.later
+    assert later is not None
+    async with asyncio.timeout(20):
+        assert await later == 1
+    assert len(steps.published) == 1
+    assert await progress_of(database, uid) == 1
+
+
+async def test_a_lock_that_the_server_refuses_is_no_missing_answer(
+    database: Database, url: str, logged: list[Any]
+) -> None:
+    uid = await new_task(database)
+    steps = Steps()
+    with outside(url) as server:
+        server.execute("BEGIN")
+        server.execute("SELECT FROM organization FOR UPDATE")  # the event refers to it
+        writing = asyncio.create_task(database.writer.write(steps.step, uid))
+        await steps.again.wait()
+        server.execute("ROLLBACK")
+    assert await writing == 1
+    assert "commit answer missing" not in {record["event"] for record in logged}
+
+
+def test_tries_rest_while_most_are_in_vain() -> None:
+    doubt = Doubt()
+    for _ in range(100):  # half of them
+        assert not doubt.is_resting()
+        doubt.stored()
+        doubt.stored()
+        doubt.in_vain()
+    tries = rests = 0
+    while rests < 2 * optimistic._RESTS:
+        if doubt.is_resting():
+            rests += 1
+        else:
+            tries += 1
+            doubt.in_vain()
+    assert tries < 16
+    doubt.stored()
+    assert not doubt.is_resting()
+
+
+def test_batches_of_mixed_changes_have_one_text_in_the_end() -> None:
+    def text_of(*columns: str) -> str:
+        changes = [TaskChange(key, "pending", 1, {name: None}) for key, name in enumerate(columns)]
+        return Writes(versions=dict.fromkeys(range(len(columns)), 1), changes=changes).statement(mixed)[0]
+
+    mixed: set[str] = set()
+    first = text_of("progress", "words")
+    assert text_of("words", "due_at") != first
+    assert text_of("progress", "words") == text_of("words", "due_at") == text_of("due_at", "progress", "words")
+    assert text_of("words", "words") == text_of("words")
