@@ -4,11 +4,18 @@ The action is stored too, so that a change of the actions file does not change t
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from receiver.domain.actions import Action
-from receiver.domain.graph import OnFailure, StepSpec
+from receiver.domain.graph import Graph, OnFailure, StepSpec
+
+_MOST_REMEMBERED = 256
+_LONGEST_REMEMBERED = 16 * 1024
+"""Characters of the documents of one run."""
 
 # Not `asdict`, which copies what the input has, whatever its size.
 _STEP_FIELDS = tuple(each.name for each in fields(StepSpec) if each.name != "provider")
@@ -39,3 +46,39 @@ def action_of(document: Mapping[str, Any]) -> Action:
     """Return the action of a stored document."""
     stored = document["action"]
     return Action(**{**stored, "result": {name: tuple(path) for name, path in stored["result"].items()}})
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What the documents of a run's steps say, in the order of the steps. It never changes, and nothing in it may be
+    changed: several runs may have the same one."""
+
+    documents: tuple[Mapping[str, Any], ...]
+    graph: Graph
+    actions: Mapping[str, Action]
+    """By the ids of the steps."""
+
+
+def definition_of(graph: Graph, actions: Mapping[str, Action]) -> Definition:
+    """Return the definition of a new run."""
+    return Definition(tuple(document_of(step, actions[step.id]) for step in graph.steps), graph, actions)
+
+
+def read_definition(documents: tuple[str, ...]) -> Definition:
+    """Return the definition of a run whose steps have these documents, as they are stored.
+
+    That of a run is read at each of its steps, so small ones are remembered: by their text, which says all of it.
+    """
+    if sum(map(len, documents)) > _LONGEST_REMEMBERED:
+        return _read_definition(documents)
+    return _read_small(documents)
+
+
+def _read_definition(documents: tuple[str, ...]) -> Definition:
+    read = tuple(map(orjson.loads, documents))
+    graph = Graph(tuple(map(step_of, read)))
+    actions = {step.id: action_of(each) for step, each in zip(graph.steps, read, strict=True)}
+    return Definition(read, graph, actions)
+
+
+_read_small = lru_cache(maxsize=_MOST_REMEMBERED)(_read_definition)

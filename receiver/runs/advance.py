@@ -19,7 +19,7 @@ from receiver.domain.graph import Graph, StepSpec
 from receiver.domain.ids import new_id
 from receiver.domain.references import UnresolvedReference, mapped_input
 from receiver.domain.run_representations import native_run
-from receiver.domain.steps import action_of, step_of
+from receiver.domain.steps import Definition
 from receiver.domain.task_state import TaskState
 from receiver.errors import BadRequest
 from receiver.events.after_commit import WakeTimer
@@ -32,6 +32,12 @@ from receiver.telemetry.log import get_logger
 log = get_logger("runs.advance")
 
 _DIGITS = 3
+_OUTCOME: Mapping[str, str] = {
+    TaskStatus.COMPLETED: "output",
+    TaskStatus.FAILED: "error",
+    TaskStatus.CANCELLED: "error",
+}
+"""The column of a task that its step needs, by how the task ended."""
 
 Plan = Callable[[Graph, str, Mapping[str, str]], Advance]
 """A rule of `receiver.domain.advance`: from a graph, the run's status and its steps' statuses to what changes."""
@@ -56,10 +62,15 @@ class Advancer:
         self._due = due
         self.choose = choose
 
-    async def apply_tasks(self, tx: Transaction, changed: Sequence[TaskState], now: datetime) -> list[NewEvent]:
-        """Apply changed tasks to the steps that they belong to, and advance their runs; return the events to record."""
+    async def apply_tasks(
+        self, tx: Transaction, changed: Sequence[TaskState], now: datetime, written: Mapping[str, Mapping[str, Any]]
+    ) -> list[NewEvent]:
+        """Apply changed tasks to the steps that they belong to, and advance their runs; return the events to record.
+
+        `written` has the columns of each task that this transaction has written, by the task's id.
+        """
         uids = {task.run_uid for task in changed if task.run_uid is not None}
-        outcomes = await _outcomes(tx, changed)
+        outcomes = await _outcomes(tx, changed, written)
         changes = [RunChange(run, now, self.choose) for run in await lock_runs(tx, uids)]
         for change in changes:
             for task in changed:
@@ -115,7 +126,10 @@ class RunChange:
         self.is_changed = False
         self.is_corrected = False
         """Whether a step that had failed has completed, or the result of a completed step has changed."""
-        self._graph = Graph(tuple(step_of(step["spec"]) for step in run["steps"]))
+        definition: Definition = run["definition"]
+        self._graph = definition.graph
+        self._actions = definition.actions
+        self._specs = {step.id: step for step in definition.graph.steps}
         self._steps: dict[str, dict[str, Any]] = {step["name"]: step for step in run["steps"]}
         self._changed: set[str] = set()
         self._event: EventType | None = None
@@ -160,14 +174,14 @@ class RunChange:
         if values["status"] in STEP_TERMINAL:
             values["completed_at"] = self.now
         if values["status"] == StepStatus.COMPLETED:
-            values["result"] = _result(step, task, outcome)
+            values["result"] = self._result(step, task, outcome)
         elif task.status in (TaskStatus.FAILED, TaskStatus.CANCELLED):
             values["error"] = outcome.get("error") or {"code": task.status, "message": f"the task was {task.status}"}
         self._change(step, values)
 
     def _apply_late_result(self, step: dict[str, Any], task: TaskState, outcome: Mapping[str, Any]) -> None:
         """Set the result of a step that completed before its task had one."""
-        if task.status == TaskStatus.COMPLETED and (result := _result(step, task, outcome)) != step["result"]:
+        if task.status == TaskStatus.COMPLETED and (result := self._result(step, task, outcome)) != step["result"]:
             self._change(step, {"result": result})
             self.is_corrected = True
 
@@ -231,7 +245,7 @@ class RunChange:
         Return whether it was made.
         """
         step = self._steps[name]
-        spec, action = step_of(step["spec"]), action_of(step["spec"])
+        spec, action = self._specs[name], self._actions[name]
         results = {each: other["result"] for each, other in self._steps.items() if other["result"] is not None}
         metadata = self.run["metadata"] or {}
         try:
@@ -245,6 +259,9 @@ class RunChange:
         started = {"status": StepStatus.QUEUED, "task_uid": row["uid"], "started_at": self.now}
         self._change(step, {**_NOT_STARTED, **started})
         return True
+
+    def _result(self, step: Mapping[str, Any], task: TaskState, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        return read_result(self._actions[step["name"]], outcome.get("output"), task_id=task.uid)
 
     def _end(self, name: str, status: StepStatus, code: str, message: str) -> None:
         error = {"code": code, "message": message}
@@ -273,13 +290,14 @@ def run_event(run: Mapping[str, Any], type: EventType, now: datetime) -> NewEven
     )
 
 
-def _result(step: Mapping[str, Any], task: TaskState, outcome: Mapping[str, Any]) -> Any:
-    return read_result(action_of(step["spec"]), outcome.get("output"), task_id=task.uid)
-
-
-async def _outcomes(tx: Transaction, changed: Sequence[TaskState]) -> dict[str, dict[str, Any]]:
-    ended = [task.uid for task in changed if STEP_OF[task.status] in STEP_TERMINAL]
-    return await outcomes_of(tx, ended) if ended else {}
+async def _outcomes(
+    tx: Transaction, changed: Sequence[TaskState], written: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the output or the error of each task that ended; what was not written just now is read."""
+    ended = [task for task in changed if STEP_OF[task.status] in STEP_TERMINAL]
+    found = {task.uid: written[task.uid] for task in ended if _OUTCOME[task.status] in written[task.uid]}
+    unwritten = [task.uid for task in ended if task.uid not in found]
+    return {**found, **(await outcomes_of(tx, unwritten) if unwritten else {})}
 
 
 def _new_task(

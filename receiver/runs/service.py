@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from models import RUN_TERMINAL, EventType, RunStatus, StepStatus
+from models import RUN_TERMINAL, EventType, RunStatus
 from receiver.clock import utc_now
 from receiver.domain import advance as rules
 from receiver.domain.actions import Actions
 from receiver.domain.graph import Graph, StepSpec
 from receiver.domain.representations import native_attempts
-from receiver.domain.steps import document_of
+from receiver.domain.steps import Definition, definition_of
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import record
 from receiver.runs.advance import Advancer, RunChange, run_event
@@ -144,7 +144,7 @@ class Runs:
         uids = await organization_uids(tx, {request.organization_id for request in requests})
         changes, events = [], []
         for request in requests:
-            run = new_run(_values(request, now), uids[request.organization_id], self._steps(request))
+            run = new_run(_values(request, now), uids[request.organization_id], self._definition(request))
             created = run_event(run, EventType.RUN_CREATED, now)
             change = RunChange(run, now, self._advancer.choose)
             change.apply_plan(rules.advance)
@@ -157,16 +157,8 @@ class Runs:
         await record(tx, events, self._after_commit, now)
         return [None] * len(requests)
 
-    def _steps(self, request: RunRequest) -> list[dict[str, Any]]:
-        return [
-            {
-                "position": position,
-                "name": step.id,
-                "status": StepStatus.PENDING,
-                "spec": document_of(step, self.actions.of(step)),
-            }
-            for position, step in enumerate(request.graph.steps)
-        ]
+    def _definition(self, request: RunRequest) -> Definition:
+        return definition_of(request.graph, {step.id: self.actions.of(step) for step in request.graph.steps})
 
     async def _with_steps(self, rows: Sequence[Mapping[str, Any]]) -> list[RunRow]:
         steps = await self._database.read(steps_of([row["id"] for row in rows])) if rows else []

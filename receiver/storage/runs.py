@@ -5,18 +5,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, insert, select, update
+from sqlalchemy import Select, func, select
 
+from models import StepStatus
 from receiver.domain.advance import UNDER_WAY
 from receiver.domain.ids import is_id
+from receiver.domain.steps import Definition, read_definition
 from receiver.storage.large_rows import LargeRows, bytes_of
 from receiver.storage.metadata_filter import has_metadata
 from receiver.storage.page_filter import PageFilter
+from receiver.storage.run_rows import RUN_COLUMNS, STEP_COLUMNS
 from receiver.storage.tables import organizations, run_steps, runs
 from receiver.storage.transaction import Transaction, Values
 
-_CHANGING_COLUMNS = ("status", "task_uid", "result", "error", "started_at", "completed_at")
-"""The columns of a step that change after it is inserted."""
 _BRIEF_COLUMNS = ("run_id", "name", "status", "task_uid", "started_at", "completed_at")
 _WITH_ORGANIZATION = select(runs, organizations.c.uid.label("organization_uid")).join(
     organizations, organizations.c.id == runs.c.organization_id
@@ -77,31 +78,32 @@ async def tasks_under_way(tx: Transaction, run_uids: Collection[str]) -> list[tu
 
 
 async def lock_runs(tx: Transaction, uids: Collection[str]) -> list[dict[str, Any]]:
-    """Lock runs in the order of their row keys; return each run's row, with the rows of its steps as `steps`."""
-    wanted = _WITH_ORGANIZATION.where(runs.c.uid.in_(uids)).order_by(runs.c.id).with_for_update(of=runs)
-    found = {row.id: {**row._mapping, "steps": []} for row in await tx.execute(wanted)}
-    # Read after the lock was taken, so that changes of another process are seen.
-    for step in await tx.execute(steps_of(found)):
-        found[step.run_id]["steps"].append(dict(step._mapping))
-    return list(found.values())
+    """Lock runs in the order of their row keys; return each run's row, with the rows of its steps as `steps`.
+
+    `definition` has what the documents of the steps say (`receiver.domain.steps.Definition`).
+    """
+    found = await tx.lock_runs(uids)
+    for run in found:
+        definition = run["definition"] = read_definition(tuple(step["spec"] for step in run["steps"]))
+        for step, document in zip(run["steps"], definition.documents, strict=True):
+            step["spec"] = document
+    return found
 
 
-def new_run(values: Values, organization_uid: str, steps: Sequence[Values]) -> dict[str, Any]:
+def new_run(values: Values, organization_uid: str, definition: Definition) -> dict[str, Any]:
     """Return a run that is to be inserted, as `lock_runs` returns one, but that it and its steps have no row keys."""
-    run = {**dict.fromkeys(runs.c.keys()), **values, "organization_uid": organization_uid}
-    return {**run, "steps": [{**dict.fromkeys(run_steps.c.keys()), **step} for step in steps]}
+    run = {**dict.fromkeys(RUN_COLUMNS), **values, "organization_uid": organization_uid, "definition": definition}
+    steps = zip(definition.graph.steps, definition.documents, strict=True)
+    new = [
+        {"position": position, "name": step.id, "status": StepStatus.PENDING, "spec": document}
+        for position, (step, document) in enumerate(steps)
+    ]
+    return {**run, "steps": [{**dict.fromkeys(STEP_COLUMNS), **step} for step in new]}
 
 
 async def insert_runs(tx: Transaction, new: Sequence[Values]) -> None:
     """Insert runs with their steps; each is as `new_run` returns it."""
-    names = [name for name in runs.c.keys() if name != "id"]  # noqa: SIM118 - a collection of columns is no mapping
-    await tx.execute(insert(runs), [{name: run[name] for name in names} for run in new])
-    rows = await tx.execute(select(runs.c.id, runs.c.uid).where(runs.c.uid.in_([run["uid"] for run in new])))
-    keys = {row.uid: row.id for row in rows}
-    steps = [{**step, "run_id": keys[run["uid"]]} for run in new for step in run["steps"]]
-    for step in steps:
-        del step["id"]
-    await tx.execute(insert(run_steps), steps)
+    await tx.insert_runs(new)
 
 
 async def organization_uids(tx: Transaction, keys: Collection[int]) -> dict[int, str]:
@@ -110,41 +112,7 @@ async def organization_uids(tx: Transaction, keys: Collection[int]) -> dict[int,
     return {row.id: row.uid for row in await tx.execute(query)}
 
 
-_UPDATE_STEP = (
-    update(run_steps)
-    .where(run_steps.c.id == bindparam("step_key"))
-    .values({run_steps.c[name]: bindparam(f"new_{name}") for name in _CHANGING_COLUMNS})
-)
-_UPDATE_RUN = (
-    update(runs)
-    .where(runs.c.id == bindparam("run_key"))
-    .values(
-        status=bindparam("new_status"),
-        updated_at=bindparam("now"),
-        ended_at=bindparam("new_ended_at"),
-        ended_event=bindparam("new_ended_event"),
-    )
-)
-
-
 async def write_runs(tx: Transaction, changed: Sequence[Values], steps: Sequence[Values], now: datetime) -> None:
     """Write the changed columns of locked runs and of their steps, which are given as `lock_runs` returns them."""
-    if steps:
-        await tx.execute(
-            _UPDATE_STEP,
-            [{"step_key": step["id"], **{f"new_{name}": step[name] for name in _CHANGING_COLUMNS}} for step in steps],
-        )
-    if changed:
-        await tx.execute(
-            _UPDATE_RUN,
-            [
-                {
-                    "run_key": run["id"],
-                    "new_status": run["status"],
-                    "new_ended_at": run["ended_at"],
-                    "new_ended_event": run["ended_event"],
-                    "now": now,
-                }
-                for run in changed
-            ],
-        )
+    if changed or steps:
+        await tx.write_runs(changed, steps, now)

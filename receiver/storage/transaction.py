@@ -176,6 +176,22 @@ class Transaction(Protocol):
         """
         ...
 
+    async def lock_runs(self, uids: Collection[str]) -> list[dict[str, Any]]:
+        """Lock runs in the order of their row keys; return each one's row, with the rows of its steps as `steps`.
+
+        It has its organization's id as `organization_uid`. The `spec` of a step is its document's text, because who
+        reads it knows most of them already.
+        """
+        ...
+
+    async def write_runs(self, changed: Sequence[Values], steps: Sequence[Values], now: datetime) -> None:
+        """Write the columns of locked runs and of steps that may change; the runs are updated `now`."""
+        ...
+
+    async def insert_runs(self, new: Sequence[Values]) -> None:
+        """Insert runs, each with its `steps`; a run and a step have all columns but the keys."""
+        ...
+
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
         """Insert events; return their sequence numbers in order.
 

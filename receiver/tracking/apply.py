@@ -17,7 +17,7 @@ runs, record the events with their deliveries, and insert the receipts.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -64,8 +64,13 @@ class Applied:
 class RunAdvancer(Protocol):
     """Advances runs when the tasks of their steps change. All that `receiver.tracking` knows of `receiver.runs`."""
 
-    async def apply_tasks(self, tx: Transaction, changed: Sequence[TaskState], now: datetime) -> list[NewEvent]:
-        """Advance the runs whose steps' tasks changed, in the same transaction; return the events to record."""
+    async def apply_tasks(
+        self, tx: Transaction, changed: Sequence[TaskState], now: datetime, written: Mapping[str, Mapping[str, Any]]
+    ) -> list[NewEvent]:
+        """Advance the runs whose steps' tasks changed, in the same transaction; return the events to record.
+
+        `written` has the columns of each task that were written in it, by the task's id.
+        """
         ...
 
 
@@ -115,7 +120,8 @@ class Applier:
         if batch.step_events:
             changed = [batch.by_uid[str(event.task_uid)] for event in batch.step_events]
             causes = {event.run_uid: event.request_id for event in batch.step_events}
-            for event in await self._runs.apply_tasks(tx, changed, batch.now):
+            written = {task.uid: batch.changes[task.id].values for task in changed}
+            for event in await self._runs.apply_tasks(tx, changed, batch.now, written):
                 event.request_id = causes.get(event.run_uid)
                 batch.events.append(event)
         if batch.accepted:

@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
+from receiver.storage.postgresql import run_statements
 from receiver.storage.postgresql.commit_evidence import CommitEvidence
 from receiver.storage.postgresql.statement_parts import (
     EVENT_COLUMNS,
@@ -301,6 +302,18 @@ class PostgreSQLTransaction:
         """Insert whole rows; return their row keys in order."""
         names = tuple(rows[0])
         return await self._insert(task_table, (*names, "stored_bytes"), arrays_of(names, rows))
+
+    async def lock_runs(self, uids: Collection[str]) -> list[dict[str, Any]]:
+        """Lock runs in the order of their row keys; return them with their steps."""
+        return await run_statements.lock_runs(self._driver, uids)
+
+    async def write_runs(self, changed: Sequence[Values], steps: Sequence[Values], now: datetime) -> None:
+        """Write the changed columns of locked runs and of steps."""
+        await run_statements.write_runs(self._driver, changed, steps, now)
+
+    async def insert_runs(self, new: Sequence[Values]) -> None:
+        """Insert runs with their steps."""
+        await run_statements.insert_runs(self._driver, new)
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
         """Insert events; return their sequence numbers in order."""

@@ -20,6 +20,7 @@ from sqlalchemy import Executable, Row
 
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
+from receiver.storage.sqlite import run_statements
 from receiver.storage.sqlite.values import decoder_of, encoder_of, read_moment, write_document, write_moment
 from receiver.storage.stored_bytes import DOCUMENTS, stored_size
 from receiver.storage.tables import tasks
@@ -237,6 +238,18 @@ class SQLiteTransaction:
             [[key, *row, size] for key, (row, size) in enumerate(zip(encoded, sizes, strict=True), first)],
         )
         return list(range(first, first + len(rows)))
+
+    async def lock_runs(self, uids: Collection[str]) -> list[dict[str, Any]]:
+        """Lock runs in the order of their row keys; return them with their steps."""
+        return run_statements.lock_runs(self._driver, uids)
+
+    async def write_runs(self, changed: Sequence[Values], steps: Sequence[Values], now: datetime) -> None:
+        """Write the changed columns of locked runs and of steps."""
+        run_statements.write_runs(self._driver, changed, steps, now)
+
+    async def insert_runs(self, new: Sequence[Values]) -> None:
+        """Insert runs with their steps."""
+        run_statements.insert_runs(self._driver, new)
 
     async def insert_events(self, events: Sequence[NewEvent]) -> list[int]:
         """Insert events; return their sequence numbers in order."""
