@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+import orjson
 from sqlalchemy import Executable, Row
 
 from models import SubscriptionKind
@@ -88,6 +89,23 @@ SendQueue = tuple[int, bool]
 """A queue of tasks that wait to be sent: the organization's row key, and whether they were created in bulk."""
 
 
+@dataclass(slots=True)
+class TaskContent:
+    """What a claimed task is to send, its documents as the database has them, and when the task last changed."""
+
+    updated_at: datetime
+    input: Any
+    config: Any
+
+    def documents(self) -> tuple[Any, Any]:
+        """Return the input and the config, decoded: each task is for itself, and not in the transaction of the claim.
+
+        SQLite has a document that is a number as a number.
+        """
+        input, config = (orjson.loads(each) if isinstance(each, str) else each for each in (self.input, self.config))
+        return input, config
+
+
 @dataclass(frozen=True, slots=True)
 class DueTask:
     """A claimed task: its state before the claim, and when its newest create call began (None if there was none)."""
@@ -96,6 +114,8 @@ class DueTask:
     submitted_at: datetime | None
     queue: SendQueue | None = None
     """The queue that it waited in, if it waits to be sent."""
+    content: TaskContent | None = None
+    """What it is to send, if it waits to be sent; None for more than `SMALL_BYTES`, which are read when it is sent."""
 
 
 @dataclass(slots=True)

@@ -24,10 +24,8 @@ from receiver.domain.schedules import exception_delay
 from receiver.domain.task_state import TaskState
 from receiver.providers import CallerKey, CallPurpose, FetchOutcome, Found, Missing, NoAnswer, Providers, ProviderTask
 from receiver.storage.database import Database
-from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.leases import count_exception, poll_now
 from receiver.storage.lost_creates import last_change
-from receiver.storage.task_rows import TaskRows
 from receiver.storage.tasks import task_by_uid
 from receiver.storage.transaction import DueTask
 from receiver.telemetry.log import get_logger
@@ -81,7 +79,6 @@ class Poller:
         failed_seconds: float = 10.0,
     ) -> None:
         self._database = database
-        self._rows = TaskRows(database)
         self._writer = database.writer
         self._applier = applier
         self._submitter = submitter
@@ -126,13 +123,13 @@ class Poller:
         if task.submission != Submission.WAITING:
             await self._searcher.search(task)
             return
-        row = await self._rows.read(task.id)
-        if row is None or row["status"] in TERMINAL or row["attempt"] != task.attempt:
+        # What has changed since the claim is seen when the intent to send it is written.
+        content = await self._content(due)
+        if content is None:
             return
-        if not await self._is_at_limit(task, row):
-            whole = row if row["stored_bytes"] <= SMALL_BYTES else await self._row(task.uid)
-            if whole is not None:
-                await self._submitter.send(task.provider, _outgoing(whole))
+        updated_at, given, config = content
+        if not await self._is_at_limit(task, {"updated_at": updated_at, "last_update_at": task.last_update_at}):
+            await self._submitter.send(task.provider, _outgoing(due, given, config))
 
     async def poll_now(self, uid: str) -> None:
         """Poll a task now, whenever it is due, also one that has ended: its result may have come later.
@@ -205,6 +202,18 @@ class Poller:
         due_at = now + timedelta(seconds=exception_delay(count))
         await self._writer.run(lambda tx: count_exception(tx, task, due_at), bounded=False)
         self._applier.after_commit.due.set(due_at)
+
+    async def _content(self, due: DueTask) -> tuple[datetime, Any, Any] | None:
+        """Return when a task that waits to be sent has changed last, its input and its config.
+
+        None if it does not wait any more.
+        """
+        if due.content is not None:
+            return due.content.updated_at, *due.content.documents()
+        row = await self._row(due.state.uid)  # it is too large to come with its claim
+        if row is None or row["status"] in TERMINAL or row["attempt"] != due.state.attempt:
+            return None
+        return row["updated_at"], row["input"], row["config"]
 
     async def _row(self, uid: str) -> Mapping[str, Any] | None:
         rows = await self._database.read(task_by_uid(uid))
@@ -329,20 +338,21 @@ def _caller(organization_id: int) -> CallerKey:
     return CallerKey(organization_id, CallPurpose.POLL)
 
 
-def _outgoing(row: Mapping[str, Any]) -> Outgoing:
+def _outgoing(due: DueTask, given: Any, config: Any) -> Outgoing:
+    task = due.state
     return Outgoing(
-        uid=row["uid"],
-        organization_id=row["organization_id"],
-        account_id=row["account_id"],
-        attempt=row["attempt"],
-        model=row["model"],
-        task_type=row["task_type"],
-        input=row["input"],
-        config=row["config"],
+        uid=task.uid,
+        organization_id=task.organization_id,
+        account_id=task.account_id,
+        attempt=task.attempt,
+        model=task.model,
+        task_type=task.task_type,
+        input=given,
+        config=config,
         submission=Submission.WAITING,
-        bulk=row["bulk"],
-        tries=row["poll_count"],
-        trace_context=row["trace_context"],
+        bulk=due.queue is not None and due.queue[1],
+        tries=task.poll_count,
+        trace_context=task.trace_context,
     )
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import insert, select
 
 from models import DeliveryStatus, Submission, TaskStatus
 from receiver.storage.database import Database
+from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.tables import deliveries, delivery_attempts, tasks
 from receiver.storage.transaction import DueTask, LeasedDelivery, SendQueue, Settlement
 from tests.storage.rows import (
@@ -119,6 +120,43 @@ async def test_an_unsent_task_is_not_polled_and_still_waits_while_it_is_claimed(
     assert (row["due_at"], row["leased"]) == (NOW + LEASE, True)
     assert await claim_unsent(database, NOW + LEASE - MICROSECOND) == []
     assert [each.state.id for each in await claim_unsent(database, NOW + LEASE)] == [key]
+
+
+async def test_what_a_task_is_to_send_comes_with_its_claim(database: Database) -> None:
+    documents: list[Any] = [
+        {"prompt": 'ü ☃ 😀 \\ " \n', "nested": [{"a": None}, 1.5]},
+        {"size": 5},
+        ["a"],
+        "a text",
+        "5",
+        5,
+        1.5,
+        True,
+        {},
+        None,
+    ]
+    configs = [None, {"service_mode": "public"}, *documents[2:]]
+    rows = [
+        task_row(due_at=NOW, updated_at=NOW - MICROSECOND, input=given, config=config)
+        for given, config in zip(documents, configs, strict=True)
+    ]
+    keys = await add_tasks(database, *rows)
+    claimed = {each.state.id: each.content for each in await claim_unsent(database)}
+    contents = [claimed[key] for key in keys]
+    assert [each and each.documents() for each in contents] == list(zip(documents, configs, strict=True))
+    assert {each and each.updated_at for each in contents} == {NOW - MICROSECOND}
+
+
+async def test_a_large_task_is_claimed_without_what_it_is_to_send(database: Database) -> None:
+    largest = {"a": "x" * (SMALL_BYTES - len('{"a":""}'))}
+    small, large = await add_tasks(
+        database, task_row(due_at=NOW, input=largest), task_row(due_at=NOW, input={**largest, "b": 1})
+    )
+    claimed = {each.state.id: each.content for each in await claim_unsent(database)}
+    kept = claimed[small]
+    assert kept is not None
+    assert kept.documents() == (largest, None)
+    assert claimed[large] is None
 
 
 async def test_a_sent_task_is_not_claimed_to_be_sent(database: Database) -> None:

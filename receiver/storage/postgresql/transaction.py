@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
+from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.postgresql import run_statements
 from receiver.storage.postgresql.commit_evidence import CommitEvidence
 from receiver.storage.postgresql.statement_parts import (
@@ -61,6 +62,7 @@ from receiver.storage.transaction import (
     SendQueue,
     Settlement,
     TaskChange,
+    TaskContent,
     Trace,
     Values,
 )
@@ -106,6 +108,9 @@ locks the oldest ones of each. `picked` has all of them: its LIMIT tells the pla
 """
 
 _UNSENT = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}'"
+_CONTENT = f"""task.stored_bytes <= {SMALL_BYTES} AS is_small, task.updated_at,
+    CASE WHEN task.stored_bytes <= {SMALL_BYTES} THEN task.input::text END AS input,
+    CASE WHEN task.stored_bytes <= {SMALL_BYTES} THEN task.config::text END AS config"""
 _CLAIM_UNSENT = f"""
 WITH RECURSIVE queue(bulk, organization_id) AS (
     SELECT kind.bulk, (
@@ -130,7 +135,7 @@ WITH RECURSIVE queue(bulk, organization_id) AS (
         ORDER BY turn, (organization_id, bulk) <= ($4::bigint, $5::boolean), organization_id, bulk
     ) AS position FROM turns ORDER BY position LIMIT $3
 )
-UPDATE task SET due_at = $2, leased = true FROM picked WHERE task.id = picked.id RETURNING picked.*
+UPDATE task SET due_at = $2, leased = true FROM picked WHERE task.id = picked.id RETURNING picked.*, {_CONTENT}
 """
 """Claims due tasks that wait to be sent, in the order in which their queues take turns.
 
@@ -391,7 +396,10 @@ class PostgreSQLTransaction:
         rows = await self._driver.fetch(_CLAIM_UNSENT, now, lease_until, limit, *after)
         self._leaves_lease(task_table, rows, lease_until)
         rows.sort(key=lambda row: row["position"])
-        return [DueTask(state_of(row), row["submitted_at"], (row["organization_id"], row["bulk"])) for row in rows]
+        return [
+            DueTask(state_of(row), row["submitted_at"], (row["organization_id"], row["bulk"]), _content(row))
+            for row in rows
+        ]
 
     async def claim_deliveries(
         self,
@@ -474,3 +482,7 @@ def _update_tasks(names: tuple[str, ...]) -> str:
         "WHERE task.id = given.id AND task.status = given.from_status AND task.attempt = given.from_attempt "
         "RETURNING task.id"
     )
+
+
+def _content(row: asyncpg.Record) -> TaskContent | None:
+    return TaskContent(row["updated_at"], row["input"], row["config"]) if row["is_small"] else None

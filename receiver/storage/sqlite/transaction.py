@@ -20,6 +20,7 @@ from sqlalchemy import Executable, Row
 
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
+from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.sqlite import run_statements
 from receiver.storage.sqlite.values import decoder_of, encoder_of, read_moment, write_document, write_moment
 from receiver.storage.stored_bytes import DOCUMENTS, stored_size
@@ -33,6 +34,7 @@ from receiver.storage.transaction import (
     SendQueue,
     Settlement,
     TaskChange,
+    TaskContent,
     Trace,
     Values,
 )
@@ -153,6 +155,11 @@ most `?2` in all) and numbers them; `turn` 1 is the oldest of its queue. Sorting
 before a second of any. `(organization_id, bulk) <= (?3, ?4)` puts the queues up to the one that was served last behind
 the others, so that the next claim continues where the last one stopped.
 """
+
+_CONTENT = (
+    f"RETURNING id, stored_bytes <= {SMALL_BYTES}, updated_at, "
+    f"CASE WHEN stored_bytes <= {SMALL_BYTES} THEN input END, CASE WHEN stored_bytes <= {SMALL_BYTES} THEN config END"
+)
 
 
 @lru_cache(maxsize=1024)
@@ -362,18 +369,25 @@ class SQLiteTransaction:
     async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
         """Claim due tasks that wait to be sent, one of each queue in turn."""
         rows = self._driver.execute(_DUE_UNSENT, (write_moment(now), limit, *after)).fetchall()
-        self._lease_tasks(rows, lease_until)
+        # The documents come from here, because that query sorts more rows than it claims.
+        leased = self._lease_tasks(rows, lease_until, returning=_CONTENT)
+        contents = {row[0]: row[1:] for row in leased}
         states = map(_state, rows)
         return [
-            DueTask(state, _moment_or_none(row[-2]), (state.organization_id, bool(row[-1])))
+            DueTask(
+                state, _moment_or_none(row[-2]), (state.organization_id, bool(row[-1])), _content(*contents[state.id])
+            )
             for state, row in zip(states, rows, strict=True)
         ]
 
-    def _lease_tasks(self, rows: Sequence[Sequence[Any]], lease_until: datetime) -> None:
-        self._driver.execute(
-            "UPDATE task SET due_at = ?, leased = 1 WHERE id IN (SELECT value FROM json_each(?))",
+    def _lease_tasks(
+        self, rows: Sequence[Sequence[Any]], lease_until: datetime, *, returning: str = ""
+    ) -> Sequence[Sequence[Any]]:
+        leased = self._driver.execute(
+            f"UPDATE task SET due_at = ?, leased = 1 WHERE id IN (SELECT value FROM json_each(?)) {returning}",
             (write_moment(lease_until), write_document([row[0] for row in rows])),
         )
+        return leased.fetchall()
 
     async def claim_deliveries(
         self,
@@ -464,6 +478,10 @@ def _state(row: Sequence[Any]) -> TaskState:
         if values[index] is not None:
             values[index] = decode(values[index])
     return TaskState(*values)
+
+
+def _content(is_small: int, updated_at: str, input: Any, config: Any) -> TaskContent | None:
+    return TaskContent(read_moment(updated_at), input, config) if is_small else None
 
 
 def _moment_or_none(value: str | None) -> datetime | None:
