@@ -15,6 +15,9 @@ class StepRetry(Retry):
     max_attempts: Annotated[int, Field(ge=1, le=5)] = STEP_ATTEMPTS
 
 
+_AS_A_STEP = StepRetry()
+
+
 class CreateStep(RequestFields):
     """One step of a run, which is checked within its graph too."""
 
@@ -33,7 +36,8 @@ class CreateStep(RequestFields):
     """The steps that have to complete before."""
     on_failure: OnFailure = OnFailure.STOP
     """Whether steps that do not depend on it still begin when it has failed."""
-    retry: StepRetry = StepRetry()
+    # The same for all, for a default itself would be copied for each step.
+    retry: StepRetry = Field(default_factory=lambda: _AS_A_STEP, json_schema_extra={"default": _AS_A_STEP.model_dump()})
 
     @property
     def spec(self) -> StepSpec:

@@ -157,6 +157,9 @@ class Retry(RequestFields):
     """Before the second attempt; it doubles with each."""
 
 
+_ONCE = Retry()
+
+
 class CreateTask(RequestFields):
     """`POST /api/v1/task`: PiAPI's create, extended by `metadata` and `retry`."""
 
@@ -172,7 +175,8 @@ class CreateTask(RequestFields):
     """Passed on. `webhook_config` has `endpoint` and `secret` of a callback of the client's own."""
     metadata: Metadata | None = None
     """The client's own, to find the task by; at most 16 KiB."""
-    retry: Retry = Retry()
+    # The same for all, for a default itself would be copied for each request.
+    retry: Retry = Field(default_factory=lambda: _ONCE, json_schema_extra={"default": _ONCE.model_dump()})
 
 
 class AdoptTask(RequestFields):

@@ -15,6 +15,7 @@ The file is TOML with one table for each action; only `model` and `task_type` ar
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
@@ -26,6 +27,7 @@ from receiver.errors import BadRequest, SettingsError
 
 LONGEST_NAME = 200
 """The longest name of an action, a model or a task type, in characters."""
+_LONGEST_UNNAMED = 2 * LONGEST_NAME + 1
 _RESERVED_NAMES = ("task_id", "job_id")
 """Names that Ringback sets in every result; the `result` of an action cannot define them."""
 _MOST_SUGGESTIONS = 5
@@ -61,10 +63,9 @@ class Actions:
         """Return the action of this name. Raises `UnknownAction`."""
         if name in self.named:
             return self.named[name]
-        # A model may have colons in its name, a task type may not.
-        model, colon, task_type = name.rpartition(":")
-        if colon and _is_valid_name(model) and _is_valid_name(task_type):
-            return Action(name=name, provider=self.provider, model=model, task_type=task_type)
+        action = _unnamed(self.provider, name) if len(name) <= _LONGEST_UNNAMED else None
+        if action is not None:
+            return action
         raise UnknownAction(self._unknown_message(name[:LONGEST_NAME]))
 
     def of(self, step: StepSpec) -> Action:
@@ -137,6 +138,16 @@ def read_result(action: Action, output: Mapping[str, Any] | None, *, task_id: st
         return whole
     read = {name: value for name, path in action.result.items() if (value := look_up(path, whole)) is not None}
     return {"result_url": whole["result_url"], **read, **ids}
+
+
+@lru_cache(maxsize=1024)  # a run asks for that of each step several times, and most runs for the same ones
+def _unnamed(provider: str, name: str) -> Action | None:
+    """Return the action of the form `<model>:<task_type>`, None for another form."""
+    # A model may have colons in its name, a task type may not.
+    model, colon, task_type = name.rpartition(":")
+    if colon and _is_valid_name(model) and _is_valid_name(task_type):
+        return Action(name=name, provider=provider, model=model, task_type=task_type)
+    return None
 
 
 def _is_valid_name(text: str) -> bool:

@@ -87,6 +87,12 @@ def test_an_incomplete_model_and_task_type_is_not_an_action(name: str) -> None:
     assert "<model>:<task_type>, such as kling:video_generation" in unknown_message(name)
 
 
+def test_an_action_of_that_form_is_made_once_for_each_provider() -> None:
+    first, again, other = (Actions(provider).find("kling:video") for provider in ("piapi", "piapi", "fal"))
+    assert first is again
+    assert (first.provider, other.provider) == ("piapi", "fal")
+
+
 def test_the_error_for_an_unknown_action_suggests_the_most_similar() -> None:
     message = unknown_message("campaigns.generat")
     assert message.startswith("no action is named 'campaigns.generat'; use campaigns.generate")
