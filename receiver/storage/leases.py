@@ -38,11 +38,10 @@ from sqlalchemy import and_, bindparam, case, select, update
 from models import TERMINAL, Submission, TaskStatus
 from models.columns import Moment
 from receiver.clock import utc_now
-from receiver.domain.decisions import is_unsent
 from receiver.domain.ids import new_id
 from receiver.domain.task_state import TaskState
 from receiver.storage.tables import bulk_actions, deliveries, idempotency_keys, tasks
-from receiver.storage.transaction import TaskChange, Transaction
+from receiver.storage.transaction import NewIntent, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,32 +136,18 @@ async def mark_sending(tx: Transaction, intents: Sequence[Intent]) -> list[bool 
     The result is False for a task that does not wait to be sent any more, and may not be sent: it or its run was
     cancelled, or its lease ran out and another process sends it. A handler of the writer.
     """
-    found = await tx.load_tasks({intent.uid for intent in intents})
     now = utc_now()
-    changes: dict[int, TaskChange] = {}
-    results: list[bool | Exception] = []
-    for intent in intents:
-        task = found.get(intent.uid)
-        is_first = task is not None and task.id not in changes and _is_waiting(task, intent.attempt)
-        if task is not None and is_first:
-            changes[task.id] = TaskChange(
-                id=task.id,
-                from_status=task.status,
-                from_attempt=task.attempt,
-                values={
-                    "submission": Submission.SENDING,
-                    "submit_token": intent.token,
-                    "submitted_at": now,
-                    "due_at": now + timedelta(seconds=intent.lease_seconds),
-                    "leased": True,
-                },
-            )
-        results.append(is_first)
-    await tx.update_tasks(list(changes.values()))
-    if changes:
-        token = next(iter(changes.values())).values["submit_token"]
-        tx.leaves(lambda: select(tasks.c.id).where(tasks.c.id.in_(changes), tasks.c.submit_token == token))
-    return results
+    first = {(intent.uid, intent.attempt): intent for intent in reversed(intents)}
+    new = [
+        NewIntent(each.uid, each.attempt, each.token, now + timedelta(seconds=each.lease_seconds))
+        for each in first.values()
+    ]
+    marked = await tx.mark_sending(new, now)
+    if marked:
+        token = first[next(iter(marked))].token
+        keys = list(marked.values())
+        tx.leaves(lambda: select(tasks.c.id).where(tasks.c.id.in_(keys), tasks.c.submit_token == token))
+    return [(each.uid, each.attempt) in marked and first[each.uid, each.attempt] is each for each in intents]
 
 
 async def postpone(tx: Transaction, items: Sequence[Postponement]) -> list[Exception | None]:
@@ -223,10 +208,6 @@ async def give_back_tasks(tx: Transaction, keys: Collection[int], now: datetime)
     """
     held = (tasks.c.id.in_(keys), tasks.c.leased, tasks.c.due_at.is_not(None), tasks.c.submission != Submission.SENDING)
     await tx.execute(update(tasks).where(*held).values(due_at=now, leased=False))
-
-
-def _is_waiting(task: TaskState, attempt: int) -> bool:
-    return task.attempt == attempt and is_unsent(task) and task.cancel_requested_at is None
 
 
 def _parameters(item: Postponement) -> dict[str, Any]:

@@ -119,6 +119,16 @@ class DueTask:
 
 
 @dataclass(slots=True)
+class NewIntent:
+    """The intent to send one attempt of a task, with its own token, under a lease until `lease_until`."""
+
+    uid: str
+    attempt: int
+    token: str
+    lease_until: datetime
+
+
+@dataclass(slots=True)
 class LeasedDelivery:
     """A delivery that this process may send until `lease_until`; only the holder of `attempt` may settle it."""
 
@@ -256,6 +266,14 @@ class Transaction(Protocol):
 
         The queues take turns in the order of organization and `bulk`, beginning with the first one behind `after`. A
         claim leaves `submission` at `waiting`; `receiver.storage.leases.mark_sending` changes it when the call begins.
+        """
+        ...
+
+    async def mark_sending(self, intents: Sequence[NewIntent], now: datetime) -> dict[tuple[str, int], int]:
+        """Lock tasks in the order of their row keys, and mark those as being sent that wait for it at these attempts.
+
+        Those whose provider is to be asked to cancel them are left out. Return the row keys of the others by their id
+        and attempt. No two of the intents are for the same attempt.
         """
         ...
 

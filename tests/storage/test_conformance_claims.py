@@ -7,10 +7,11 @@ import pytest
 from sqlalchemy import insert, select
 
 from models import DeliveryStatus, Submission, TaskStatus
+from receiver.domain.ids import new_id
 from receiver.storage.database import Database
 from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.tables import deliveries, delivery_attempts, tasks
-from receiver.storage.transaction import DueTask, LeasedDelivery, SendQueue, Settlement
+from receiver.storage.transaction import DueTask, LeasedDelivery, NewIntent, SendQueue, Settlement
 from tests.storage.rows import (
     NOW,
     add_organization,
@@ -157,6 +158,44 @@ async def test_a_large_task_is_claimed_without_what_it_is_to_send(database: Data
     assert kept is not None
     assert kept.documents() == (largest, None)
     assert claimed[large] is None
+
+
+async def test_a_task_that_waits_at_this_attempt_is_marked_as_being_sent(database: Database) -> None:
+    rows = [task_row(due_at=NOW, attempt=attempt, leased=True) for attempt in (1, 2)]
+    first, second = await add_tasks(database, *rows)
+    intents = [intent(row, NOW + number * LEASE) for number, row in enumerate(rows, 1)]
+    marked = await database.writer.run(lambda tx: tx.mark_sending(intents, NOW - MICROSECOND))
+    assert marked == {(rows[0]["uid"], 1): first, (rows[1]["uid"], 2): second}
+    for key, row, given in zip((first, second), rows, intents, strict=True):
+        changes = {
+            "submission": Submission.SENDING,
+            "submit_token": given.token,
+            "submitted_at": NOW - MICROSECOND,
+            "due_at": given.lease_until,
+            "leased": True,
+        }
+        found = await task_by_key(database, key)
+        assert found == {**row, **changes, "id": key, "stored_bytes": found["stored_bytes"]}
+    assert await database.writer.run(lambda tx: tx.mark_sending(intents, NOW)) == {}
+
+
+async def test_what_does_not_wait_to_be_sent_is_not_marked(database: Database) -> None:
+    rows = [
+        *(sent(submission=each) for each in Submission if each != Submission.WAITING),
+        *(task_row(status=each, due_at=NOW) for each in TaskStatus if each != TaskStatus.QUEUED),
+        task_row(due_at=NOW, cancel_requested_at=NOW),
+        task_row(due_at=NOW, attempt=2),
+        task_row(due_at=NOW),
+    ]
+    keys = await add_tasks(database, *rows)
+    before = [await task_by_key(database, key) for key in keys]
+    intents = [*(intent({**row, "attempt": 1}, NOW + LEASE) for row in rows[:-1]), intent(task_row(), NOW + LEASE)]
+    assert await database.writer.run(lambda tx: tx.mark_sending(intents, NOW)) == {}
+    assert [await task_by_key(database, key) for key in keys] == before
+
+
+def intent(row: dict[str, Any], lease_until: datetime) -> NewIntent:
+    return NewIntent(row["uid"], row["attempt"], new_id(), lease_until)
 
 
 async def test_a_sent_task_is_not_claimed_to_be_sent(database: Database) -> None:

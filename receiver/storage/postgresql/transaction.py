@@ -34,7 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.storage.large_rows import SMALL_BYTES
-from receiver.storage.postgresql import run_statements
+from receiver.storage.postgresql import intent_statements, run_statements
 from receiver.storage.postgresql.commit_evidence import CommitEvidence
 from receiver.storage.postgresql.statement_parts import (
     EVENT_COLUMNS,
@@ -59,6 +59,7 @@ from receiver.storage.transaction import (
     Listener,
     NewDelivery,
     NewEvent,
+    NewIntent,
     SendQueue,
     Settlement,
     TaskChange,
@@ -400,6 +401,10 @@ class PostgreSQLTransaction:
             DueTask(state_of(row), row["submitted_at"], (row["organization_id"], row["bulk"]), _content(row))
             for row in rows
         ]
+
+    async def mark_sending(self, intents: Sequence[NewIntent], now: datetime) -> dict[tuple[str, int], int]:
+        """Mark the tasks as being sent that wait for it at these attempts."""
+        return await intent_statements.mark_sending(self._driver, intents, now)
 
     async def claim_deliveries(
         self,

@@ -21,7 +21,7 @@ from sqlalchemy import Executable, Row
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.storage.large_rows import SMALL_BYTES
-from receiver.storage.sqlite import run_statements
+from receiver.storage.sqlite import intent_statements, run_statements
 from receiver.storage.sqlite.values import decoder_of, encoder_of, read_moment, write_document, write_moment
 from receiver.storage.stored_bytes import DOCUMENTS, stored_size
 from receiver.storage.tables import tasks
@@ -31,6 +31,7 @@ from receiver.storage.transaction import (
     Listener,
     NewDelivery,
     NewEvent,
+    NewIntent,
     SendQueue,
     Settlement,
     TaskChange,
@@ -388,6 +389,10 @@ class SQLiteTransaction:
             (write_moment(lease_until), write_document([row[0] for row in rows])),
         )
         return leased.fetchall()
+
+    async def mark_sending(self, intents: Sequence[NewIntent], now: datetime) -> dict[tuple[str, int], int]:
+        """Mark the tasks as being sent that wait for it at these attempts."""
+        return intent_statements.mark_sending(self._driver, intents, now)
 
     async def claim_deliveries(
         self,
