@@ -1,14 +1,19 @@
 """Structured log records."""
 
 import logging
+import select
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TextIO, cast
 
 import structlog
 
+from receiver.clock import wall_text
 from receiver.telemetry.error_reports import report_exception
 from receiver.telemetry.records import clean, json_line, text_line
 from receiver.telemetry.request_ids import current_request_id
@@ -19,14 +24,57 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _REPORTED = frozenset({"error", "critical", "exception"})
 
 
+_ATOMIC_BYTES = getattr(select, "PIPE_BUF", 512)
+"""What several processes write to one pipe does not mix up to this size: POSIX promises 512, Linux has 4,096."""
+_held: ContextVar[list[str] | None] = ContextVar("held", default=None)
+"""The lines that `lines_together` is to write."""
+
+
 class _StandardError:
     """Writes to `sys.stderr` as it is at each write: it may be replaced later, and the earlier file closed."""
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        held = _held.get()
+        if held is None:
+            return sys.stderr.write(text)
+        held.append(text)
+        return len(text)
 
     def flush(self) -> None:
+        if _held.get() is None:
+            sys.stderr.flush()
+
+
+@contextmanager
+def lines_together() -> Iterator[None]:
+    """Write the records that are logged in this context when it ends: several in one write, each line as it is.
+
+    For a loop that logs a record of each of many things. It may start no task, which would keep this context.
+    """
+    held: list[str] = []
+    token = _held.set(held)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+        for text in _joined(held):
+            sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def _joined(lines: list[str]) -> Iterator[str]:
+    """Yield the lines, joined to texts that a pipe takes at once; a longer line by itself."""
+    texts: list[str] = []
+    size = 0
+    for line in lines:
+        most = len(line) if line.isascii() else len(line.encode(errors="replace"))
+        if texts and size + most > _ATOMIC_BYTES:
+            yield "".join(texts)
+            texts, size = [], 0
+        texts.append(line)
+        size += most
+    if texts:
+        yield "".join(texts)
 
 
 class _LibraryRecords(logging.Handler):
@@ -49,14 +97,7 @@ def configure_logging(log_format: str = "text", log_level: str = "info") -> None
     What libraries log passes through it too, from `warning` on, where they have no handler of their own.
     """
     logging.getLogger().addHandler(_library_records)  # once, however often it is called
-    _processors[:] = [
-        _add_names,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _report_exception,
-        structlog.processors.format_exc_info,
-        *_renderers(log_format),
-    ]
+    _processors[:] = [_complete, *_renderers(log_format)]
     structlog.configure(
         processors=_processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
@@ -108,17 +149,21 @@ def _renderers(log_format: str) -> list[Any]:
     return [clean, structlog.dev.ConsoleRenderer(colors=True, exception_formatter=plain)]
 
 
-def _add_names(_logger: Any, _method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Add the logger's name, and the id of the request that is handled, unless the record has one of its own."""
+def _complete(_logger: Any, method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add what every record has: the logger's name, the id of the request, the level, and the time.
+
+    The id is that of the request that is handled, unless the record has one of its own. An exception of a record at
+    `error` is reported, where exceptions are, and becomes a traceback. All in one function, because it is called for
+    each task that ends.
+    """
     # structlog has its own argument `logger`, so the name arrives here as `logger_name`.
     record["logger"] = record.pop("logger_name", "")
     if "request_id" not in record and (request_id := current_request_id()) is not None:
         record["request_id"] = request_id
-    return record
-
-
-def _report_exception(_logger: Any, method: str, record: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Report the exception of a record at `error`, where exceptions are reported; the record stays as it is."""
-    if method in _REPORTED and record.get("exc_info"):
-        report_exception(record)
+    structlog.processors.add_log_level(_logger, method, record)
+    record["timestamp"] = wall_text()
+    if "exc_info" in record:
+        if method in _REPORTED and record["exc_info"]:
+            report_exception(record)
+        return structlog.processors.format_exc_info(_logger, method, record)
     return record

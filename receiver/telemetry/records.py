@@ -20,7 +20,8 @@ _INDENT = "  "
 _DELETE = "\x7f"
 _FIRST = frozenset({"timestamp", "level", "event", "logger", "exception"})
 """What a line of text does not have as `name=value`."""
-_QUOTED = frozenset(" \t=\r\n\"'")
+_PLAIN = (int, float, type(None))
+"""The types of values that have no text from outside."""
 
 
 def json_line(_logger: Any, _method: str, record: EventDict) -> str:
@@ -34,27 +35,42 @@ def json_line(_logger: Any, _method: str, record: EventDict) -> str:
 
 def text_line(_logger: Any, _method: str, record: EventDict) -> str:
     """Return a record as text: time, level, event, logger, then the other fields in the order of their names."""
-    cleaned = clean(_logger, _method, record)
-    fields = " ".join(f"{name}={_shown(cleaned[name])}" for name in sorted(cleaned.keys() - _FIRST))
-    start = f"{cleaned['timestamp']} [{cleaned['level']:<9}] {cleaned['event']:<30} [{cleaned['logger']}]"
-    line = f"{start} {fields}" if fields else start
-    return f"{line}\n{cleaned['exception']}" if "exception" in cleaned else line
+    event, logger = _cleaned(record["event"]), _cleaned(record["logger"])
+    start = f"{record['timestamp']} [{record['level']:<9}] {event:<30} [{logger}]"
+    names = sorted(record.keys() - _FIRST)
+    values = [value if isinstance(value := record[name], str) else repr(value) for name in names]
+    # Most records have nothing to clean or to quote, which is seen in all of their values at once.
+    together = "".join(values)
+    if not together.isprintable() or _is_quoted(together):
+        values = [_shown(_cleaned(record[name])) for name in names]
+    line = " ".join([start, *map("=".join, zip(names, values, strict=True))])
+    return f"{line}\n{_indented(record['exception'])}" if "exception" in record else line
 
 
 def clean(_logger: Any, _method: str, record: EventDict) -> EventDict:
     """Clean the texts of a record, which may come from outside: each record but a traceback is one line."""
     for name, value in record.items():
-        if name == "exception":
-            record[name] = indent(printable(str(value), lines=True), _INDENT)
-        elif isinstance(value, str):
-            record[name] = printable(value)
-        elif not isinstance(value, int | float | None):
-            record[name] = printable(repr(value))
+        record[name] = _indented(value) if name == "exception" else _cleaned(value)
     return record
 
 
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isprintable() else printable(value)
+    return value if isinstance(value, _PLAIN) else printable(repr(value))
+
+
+def _indented(exception: Any) -> str:
+    return indent(printable(str(exception), lines=True), _INDENT)
+
+
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) and _QUOTED.isdisjoint(value) else repr(value)
+    return value if isinstance(value, str) and not _is_quoted(value) else repr(value)
+
+
+def _is_quoted(text: str) -> bool:
+    """Return whether a text that is printable has what would make `name=value` ambiguous."""
+    return " " in text or "=" in text or '"' in text or "'" in text
 
 
 def _slow_json(record: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The updates of one transaction: their tasks, loaded and locked, and what is to be written of them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from receiver.events.record import event_of
 from receiver.storage.attempts import Ended, ProviderId, attempts_at_provider
 from receiver.storage.tasks import content_of, new_task
 from receiver.storage.transaction import NewEvent, TaskChange, Transaction
-from receiver.telemetry.log import get_logger
+from receiver.telemetry.log import get_logger, lines_together
 from receiver.telemetry.metrics import counted, tasks_ended
 from receiver.telemetry.request_ids import current_request_id
 from receiver.telemetry.told import TOLD_TIMES
@@ -190,25 +191,29 @@ class UpdateBatch:
 
     def report_ends(self) -> None:
         """Count each task that ended, and write a log record of it. Called after the commit."""
-        for task, event, brought_by in self.ends:
-            snapshot = event.snapshot
-            counted(tasks_ended, task.provider, snapshot["status"], brought_by).inc()
-            known = {
-                "error_code": (snapshot.get("error") or {}).get("code"),
-                "run_id": task.run_uid,
-                "request_id": event.request_id,
-            }
-            log.info(
-                "task ended",
-                task_id=task.uid,
-                provider=task.provider,
-                model=task.model,
-                state=snapshot["status"],
-                attempt=snapshot["attempt"],
-                source=snapshot.get("source"),
-                seconds=_seconds_between(task.created_at, self.now),
-                **{name: value for name, value in known.items() if value is not None},
-            )
+        with lines_together() if len(self.ends) > 1 else nullcontext():
+            for task, event, brought_by in self.ends:
+                self._report_end(task, event, brought_by)
+
+    def _report_end(self, task: TaskState, event: NewEvent, brought_by: str) -> None:
+        snapshot = event.snapshot
+        counted(tasks_ended, task.provider, snapshot["status"], brought_by).inc()
+        known = {
+            "error_code": (snapshot.get("error") or {}).get("code"),
+            "run_id": task.run_uid,
+            "request_id": event.request_id,
+        }
+        log.info(
+            "task ended",
+            task_id=task.uid,
+            provider=task.provider,
+            model=task.model,
+            state=snapshot["status"],
+            attempt=snapshot["attempt"],
+            source=snapshot.get("source"),
+            seconds=_seconds_between(task.created_at, self.now),
+            **{name: value for name, value in known.items() if value is not None},
+        )
 
 
 async def load_tasks(tx: Transaction, arrivals: Sequence[Arrival], batch: UpdateBatch) -> None:

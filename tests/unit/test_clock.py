@@ -1,7 +1,8 @@
 """The clocks: which one counts where, and how the service's clock follows another."""
 
 import ast
-from datetime import timedelta
+import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver import clock
-from receiver.clock import SLEW, AnchoredClock, earliest_elsewhere, utc_now, wall_now
+from receiver.clock import SLEW, AnchoredClock, earliest_elsewhere, utc_now, wall_now, wall_text
 
 RECEIVER = Path(clock.__file__).parent
 NOT_THE_SERVICE = ("cli", "sandbox")
@@ -99,3 +100,12 @@ def test_a_rows_time_is_compared_with_others_times_by_the_earlier_clock(
     assert abs(earliest_elsewhere(written) - min(written, other)) < timedelta(seconds=1)
     from_a_clock_that_was_set_back = utc_now() + timedelta(hours=1)
     assert earliest_elsewhere(from_a_clock_that_was_set_back) < wall_now() - timedelta(hours=20)
+
+
+def test_the_wall_clock_as_text_is_the_same_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, text, after = wall_now(), wall_text(), wall_now()
+    assert text.endswith("Z")
+    assert before <= datetime.fromisoformat(text) <= after
+    for nanoseconds, shown in ((0, "1970-01-01T00:00:00.000000Z"), (1_999_999_999, "1970-01-01T00:00:01.999999Z")):
+        monkeypatch.setattr(time, "time_ns", lambda nanoseconds=nanoseconds: nanoseconds)
+        assert wall_text() == shown

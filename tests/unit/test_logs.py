@@ -1,15 +1,24 @@
 """Records of the log: what Python itself would print, which settings are shown, and what the access log hides."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from receiver.api.access_log import shown_path, shown_query
 from receiver.settings import changed_settings, load_settings
+from receiver.telemetry import log as log_module
+from receiver.telemetry.log import configure_logging, get_logger, lines_together
+from receiver.telemetry.records import text_line
 
 TASK = "0199d5a0-7c1e-7aaa-8bbb-0123456789ab"
 
@@ -91,3 +100,107 @@ def test_a_path_is_shown_without_what_may_be_a_secret(path: str, shown: str) -> 
 )
 def test_a_query_is_shown_without_what_may_be_a_secret(query: bytes, shown: str) -> None:
     assert shown_query(query) == shown
+
+
+class Written:
+    """Stands for the standard error, and keeps what each write wrote."""
+
+    def __init__(self) -> None:
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
+    found = Written()
+    # Not `sys.stderr` itself, which pytest sets again between a fixture and its test.
+    monkeypatch.setattr(log_module, "sys", SimpleNamespace(stderr=found))
+    configure_logging("json")
+    yield found
+    monkeypatch.undo()
+    configure_logging()
+
+
+def events(text: str) -> list[str]:
+    return [json.loads(line)["event"] for line in text.splitlines()]
+
+
+def test_records_of_one_loop_are_one_write(written: Written) -> None:
+    log = get_logger("a")
+    with lines_together():
+        for number in range(3):
+            log.warning(f"record {number}")
+        assert written.writes == []
+    log.warning("another")
+    assert [events(text) for text in written.writes] == [["record 0", "record 1", "record 2"], ["another"]]
+
+
+def test_records_are_written_when_their_loop_fails(written: Written) -> None:
+    with contextlib.suppress(ValueError), lines_together():
+        get_logger("a").warning("before")
+        raise ValueError
+    assert [events(text) for text in written.writes] == [["before"]]
+
+
+def test_a_record_of_another_thread_is_written_at_once(written: Written) -> None:
+    with lines_together():
+        thread = threading.Thread(target=lambda: get_logger("a").warning("of another"))
+        thread.start()
+        thread.join()
+        assert [events(text) for text in written.writes] == [["of another"]]
+
+
+def test_no_write_is_larger_than_a_pipe_takes_at_once(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "_ATOMIC_BYTES", 400)
+    with lines_together():
+        for number in range(9):
+            get_logger("a").warning(f"record {number}", text="x" * 20)
+        get_logger("a").warning("long", text="x" * 1000)
+        get_logger("a").warning("last")
+    assert all(text.endswith("\n") for text in written.writes)
+    found = [events(text) for text in written.writes]
+    assert [event for each in found for event in each] == [*(f"record {number}" for number in range(9)), "long", "last"]
+    assert len(found) < 11
+    assert all(len(text) <= 400 or events(text) == ["long"] for text in written.writes)
+
+
+class Word(StrEnum):
+    ONE = "one"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("plain", "plain"),
+        ("two words", "'two words'"),
+        ("a=b", "'a=b'"),
+        ("it's", '"it\'s"'),
+        ('"', "'\"'"),
+        ("two\nlines", "two\\nlines"),
+        ("\u202e", "\\u202e"),
+        ("", ""),
+        (Word.ONE, "one"),
+        (1, "1"),
+        (1.5, "1.5"),
+        (True, "True"),
+        (None, "None"),
+        ([1], "[1]"),
+        (["a"], "\"['a']\""),
+        (Path("/tmp"), "\"PosixPath('/tmp')\""),
+    ],
+)
+def test_a_field_of_a_line_of_text_is_quoted_where_it_must_be(value: Any, shown: str) -> None:
+    record = {"timestamp": "now", "level": "info", "event": "did", "logger": "a", "first": 1, "zlast": "z"}
+    line = text_line(None, "info", {**record, "value": value})
+    assert line == f"now [info     ] did{' ' * 28}[a] first=1 value={shown} zlast=z"
+
+
+def test_the_cleaned_parts_of_a_line_of_text() -> None:
+    record = {"timestamp": "now", "level": "error", "event": "a\nb", "logger": "c\nd", "exception": "one\ntwo\x1b"}
+    assert text_line(None, "error", record) == (f"now [error    ] a\\nb{' ' * 26} [c\\nd]\n  one\n  two\\x1b")
