@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from migrations import HEAD
 from receiver.api.access_log import AccessLogMiddleware
 from receiver.api.answer_headers import AnswerHeadersMiddleware
+from receiver.api.application import Application
 from receiver.api.auth import Authenticator
 from receiver.api.change_limit import ChangeLimit
 from receiver.api.cors import CorsMiddleware
@@ -339,7 +340,8 @@ def create_app(
                     yield
 
     of_programs = routes(with_metrics=settings.metrics_address is None and not metrics_apart)
-    app = Starlette(
+    app = Application(
+        direct=not settings.access_log,  # it sees all requests
         # The busiest first, for they are tried in order.
         routes=[*of_programs, mcp_route()],
         middleware=_middleware(settings),

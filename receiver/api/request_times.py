@@ -36,6 +36,11 @@ def observe(scope: Scope, status: int) -> None:
     timed(http_seconds, path, method, _status_class(status)).observe(time.perf_counter() - began)
 
 
+def is_answered() -> bool:
+    """Return whether the answer to the present request has begun."""
+    return _began.get() is None
+
+
 @cache
 def _status_class(status: int) -> str:
     return f"{status // 100}xx" if 100 <= status < 600 else "other"

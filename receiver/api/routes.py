@@ -65,20 +65,25 @@ from receiver.telemetry.request_ids import ensure_request_id
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-class _Inbound:
+HOOK, HOOK_WITH_TOKEN = "/hooks/{provider}/{task_id}", "/hooks/{provider}/{task_id}/{token}"
+"""The routes of the requests that come most often."""
+
+
+class Inbound:
     """Hands a provider's webhook to the inbound endpoint, which exists while the service runs."""
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        """Receive one webhook."""
         await scope["app"].state.inbound(scope, receive, send)
 
 
 def routes(*, with_metrics: bool = True) -> list[BaseRoute]:
     """Return the routes, the busiest first, for they are tried in order; `with_metrics`: also `/metrics`."""
-    inbound = _Inbound()
+    inbound = Inbound()
     return [
-        Route("/hooks/{provider}/{task_id}", inbound),
+        Route(HOOK, inbound),
         Route("/hooks/{provider}/accounts/{account_id}", inbound),
-        Route("/hooks/{provider}/{task_id}/{token}", inbound),
+        Route(HOOK_WITH_TOKEN, inbound),
         Route("/hooks/{provider}", inbound),
         *_piapi(),
         *_runs(),
