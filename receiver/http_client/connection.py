@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
         "_loop",
         "_rest",
         "_transport",
+        "_unblocked",
         "idle_since",
         "is_open",
         "origin",
@@ -55,6 +56,13 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._rest: memoryview | None = None
         self._is_blocked = False
+        self._unblocked: asyncio.Future[None] | None = None
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes of the request wait to be sent."""
+        buffered = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return buffered + (0 if self._rest is None else len(self._rest))
 
     @property
     def is_reusable(self) -> bool:
@@ -87,6 +95,25 @@ class Connection(asyncio.Protocol):
             self._write_on()
         if early:
             self.data_received(early)
+
+    async def write(self, part: bytes) -> None:
+        """Write more of the request, as soon as the server takes it. Raises `ClosedUnanswered`."""
+        while self._is_blocked and self.is_open:
+            self._unblocked = self._loop.create_future()
+            await self._unblocked
+        if self._transport is None or not self.is_open:
+            raise ClosedUnanswered
+        self._transport.write(part)
+
+    def pause_reading(self) -> None:
+        """Leave in the system's buffers what arrives, until `resume_reading`."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def rest(self, now: float) -> None:
         """Take note that the response was read, and that nothing more is expected on the connection."""
@@ -141,6 +168,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Write on."""
         self._is_blocked = False
+        self._unblock()
         self._write_on()
 
     def _ended(self, error: Exception | None) -> None:
@@ -156,6 +184,12 @@ class Connection(asyncio.Protocol):
             self._forget(self)
         self._rest = None
         self._exchange = None
+        self._unblock()
+
+    def _unblock(self) -> None:
+        if self._unblocked is not None and not self._unblocked.done():
+            self._unblocked.set_result(None)
+            self._unblocked = None
 
     def _write_on(self) -> None:
         rest, transport = self._rest, self._transport

@@ -32,8 +32,35 @@ class CertificateRefused(TlsRefused):
         return self.cause.verify_message if isinstance(self.cause, ssl.SSLCertVerificationError) else "not valid"
 
 
+class ConnectTimedOut(NotConnected):
+    """No connection was made in time."""
+
+
+class ConnectionLost(NotConnected):
+    """The connection was made, and closed before anything was written to it."""
+
+
+class NoPlace(Exception):
+    """As many connections as may be are in use, for as long as it was to be waited; nothing was sent."""
+
+
+class PoolClosed(RuntimeError):
+    """No connection is made any more; nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__("the connections are closed")
+
+
+class RequestBroken(Exception):
+    """The body of a request could not be had to its end, so the request was not sent whole."""
+
+
 class ClosedUnanswered(Exception):
     """The server closed the connection, and no status had arrived. It may have handled the request."""
+
+
+class ClosedEarly(Exception):
+    """The server closed the connection within the response."""
 
 
 class NotHTTP(Exception):

@@ -8,11 +8,11 @@ from time import monotonic
 
 from receiver.http_client.connection import Connection
 from receiver.http_client.dialer import Dialer
+from receiver.http_client.errors import ConnectTimedOut, NoPlace, PoolClosed
 from receiver.http_client.origin import Origin
 from receiver.http_client.response_reader import ResponseReader
 
 _SWEEP_SECONDS = 0.5
-_CLOSED = "the connections are closed"
 
 
 class ConnectionPool:
@@ -48,21 +48,26 @@ class ConnectionPool:
             self._in_use.add(connection)
         return connection
 
-    async def acquire(self, origin: Origin) -> Connection:
-        """Return a connection when a place is free, a new one if none is kept. Raises `NotConnected`."""
+    async def acquire(
+        self, origin: Origin, *, place_seconds: float | None = None, connect_seconds: float | None = None
+    ) -> Connection:
+        """Return a connection when a place is free, a new one if none is kept.
+
+        Raises `NotConnected`, and `NoPlace` and `ConnectTimedOut` after these seconds.
+        """
         if self._is_closed:
-            raise RuntimeError(_CLOSED)
+            raise PoolClosed
         if self._places > 0:
             self._places -= 1
         else:
-            await self._wait_for_place()
+            await self._wait_for_place(place_seconds)
         try:
             connection = self._pop_kept(origin)
             if connection is None:
-                connection = await self._dialer.dial(origin, partial(self._make, origin))
+                connection = await self._dial(origin, connect_seconds)
             if self._is_closed:
                 connection.abort()
-                raise RuntimeError(_CLOSED)
+                raise PoolClosed
         except BaseException:
             self._free_place()
             raise
@@ -83,13 +88,23 @@ class ConnectionPool:
         self._is_closed = True
         for place in self._waiting:
             if not place.done():
-                place.set_exception(RuntimeError(_CLOSED))
+                place.set_exception(PoolClosed())
         self._waiting.clear()
         for connection in [*self._in_use, *self._by_age]:
             connection.cut()
         if self._sweep is not None:
             self._sweep.cancel()
         await asyncio.sleep(0)  # in which the transports close their sockets
+
+    async def _dial(self, origin: Origin, seconds: float | None) -> Connection:
+        dialing = self._dialer.dial(origin, partial(self._make, origin))
+        if seconds is None:
+            return await dialing
+        try:
+            async with asyncio.timeout(seconds):
+                return await dialing
+        except TimeoutError as error:
+            raise ConnectTimedOut(error) from error
 
     def _make(self, origin: Origin) -> Connection:
         return Connection(origin, self._make_reader(), self._forget)
@@ -134,14 +149,17 @@ class ConnectionPool:
         if self._by_age:
             self._sweep = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._close_old)
 
-    async def _wait_for_place(self) -> None:
+    async def _wait_for_place(self, seconds: float | None) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         try:
-            await place
-        except BaseException:
+            async with asyncio.timeout(seconds):
+                await place
+        except BaseException as error:
             if place.done() and not place.cancelled() and place.exception() is None:
                 self._free_place()  # it was given one just when its wait was ended
+            if isinstance(error, TimeoutError):
+                raise NoPlace from error
             raise
 
     def _free_place(self) -> None:

@@ -10,7 +10,8 @@ from receiver.http_client.head_reader import HeadReader
 
 MOST_BYTES_BESIDE_BODY = 256 * 1024
 """That may arrive after the head without one byte of the body: extensions of chunks, trailers."""
-_WITHOUT_BODY = frozenset({101, 204, 304})
+WITHOUT_BODY = frozenset({101, 204, 304})
+"""Statuses of responses that have no body, whatever their heads say."""
 
 
 class ResponseReader:
@@ -112,7 +113,7 @@ class ResponseReader:
             if not self._parse(lines):
                 self._stop()
                 return
-        if self.status in _WITHOUT_BODY and not self.is_complete:
+        if self.status in WITHOUT_BODY and not self.is_complete:
             self._stop()
         elif rest:
             self.feed(rest)

@@ -23,6 +23,7 @@ from receiver.http_client.errors import (
     NotHTTP,
     TlsRefused,
 )
+from receiver.http_client.header_lines import header_lines
 from receiver.http_client.origin import Origin
 from receiver.http_client.pool import ConnectionPool
 from receiver.http_client.response_reader import ResponseReader
@@ -203,9 +204,7 @@ def _read_target(url: str) -> _Target:
 
 def _head(target: _Target, headers: Mapping[str, str], length: int) -> bytes:
     """Return the head of a request. Raises ValueError for a header that would be more than one line."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if "\0" in lines or not lines.count("\r") == lines.count("\n") == len(headers):
-        raise ValueError("a header with a line break or a zero byte")
+    lines = header_lines(headers.items())
     if not any(len(name) == 6 and name.lower() == "accept" for name in headers):
         lines += "Accept: */*\r\n"
     return f"{target.beginning}{lines}Content-Length: {length}\r\n\r\n".encode()

@@ -1,19 +1,16 @@
 """The HTTP client against servers on loopback: which connections are kept, how many there are, and what ends them."""
 
 import asyncio
-import inspect
 import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pytest
-import uvloop
 
 from receiver.http_client.connection import LONG_BODY, Connection
 from receiver.http_client.dialer import Dialer
@@ -23,30 +20,19 @@ from receiver.http_client.pool import ConnectionPool
 from receiver.http_client.response_reader import ResponseReader
 from receiver.lookups.names import ResolvedName
 from tests.fakes.certificate import self_signed
+from tests.fakes.event_loops import EACH_LOOP, on_each_loop
 from tests.fakes.raw_server import RawServer, Talk, tcp_server
 from tests.fakes.servers import bound
 
 pytestmark = [
     pytest.mark.no_database("only speaks HTTP"),
-    pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"]),
+    EACH_LOOP,
 ]
 
 NAME = "server.example"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 LONG = 30.0
 SOON = 5.0
-
-
-def on_each_loop(test: Callable[..., Coroutine[None, None, None]]) -> Callable[..., None]:
-    """Run an async test with `run`: the service runs on uvloop, which it may be told not to use."""
-
-    def runs(run: Callable[[Coroutine[None, None, None]], None], **arguments: Any) -> None:
-        run(asyncio.wait_for(test(**arguments), LONG))
-
-    signature = inspect.signature(test)
-    first = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    vars(runs)["__signature__"] = signature.replace(parameters=[first, *signature.parameters.values()])
-    return runs
 
 
 class Names:

@@ -514,4 +514,4 @@ async def test_a_closed_sender_returns_an_error_without_raising(sender: Sender) 
         await sender.aclose()
         answer = await sender.send(url, HEADERS, BODY)
     assert not answer.ok
-    assert answer.error == "could not be sent (RuntimeError)"
+    assert answer.error == "could not be sent (PoolClosed)"
