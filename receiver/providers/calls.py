@@ -21,6 +21,7 @@ from receiver.errors import RingbackError, TooLarge
 from receiver.large_bodies import LARGE_BYTES, read_apart
 from receiver.lease_check import LeaseEnded, check_lease
 from receiver.providers.base import CallerKey, ConfirmSend
+from receiver.providers.outgoing import Timeouts, Transport
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import exchange, open_transport
 
@@ -107,10 +108,10 @@ class HTTPCalls(ABC, Generic[R]):
         self._timeout = timeout
         self._connect = min(LONGEST_CONNECT, timeout)
         self._headers = {**_HEADERS, **headers}
-        self._phases = {"timeout": httpx.Timeout(timeout, connect=self._connect).as_dict()}
+        self._timeouts = Timeouts(self._connect, timeout, timeout)
         self.rate_limiter = rate_limiter
         self._opening = asyncio.Lock()
-        self._opened: httpx.AsyncBaseTransport | None = None
+        self._opened: Transport | None = None
         self._room = None if concurrency is None else asyncio.Semaphore(concurrency)
 
     @abstractmethod
@@ -192,18 +193,16 @@ class HTTPCalls(ABC, Generic[R]):
         hidden: str,
         file_types: Sequence[str],
     ) -> R:
-        # httpx's transport without its client: nothing of the client is needed here, and it doubles the cost of a call.
         transport = self._opened or await self._open()
         check_lease()  # a connection through a proxy looks no later
-        request = httpx.Request(
+        whole = self._base_url + url if url.startswith("/") else url
+        response = await exchange(
+            transport,
             method,
-            self._base_url + url if url.startswith("/") else url,
-            params=params,
-            content=content,
-            headers={**self._headers, **({} if content is None else _JSON_HEADER), **(headers or {})},
-            extensions=self._phases,
+            whole if params is None else str(httpx.URL(whole, params=params)),
+            {**self._headers, **({} if content is None else _JSON_HEADER), **(headers or {})},
+            content,
         )
-        response = await exchange(transport, request)
         is_file = is_file_type(response.status_code, response.headers.get("content-type", ""), file_types)
         try:
             body = b"" if is_file else await _whole(response)
@@ -236,11 +235,11 @@ class HTTPCalls(ABC, Generic[R]):
         more = {"date": headers.get("date"), "calls_left": left, **more}
         return self.response(response.status_code, value, text, retry_after, len(body), **more)
 
-    async def _open(self) -> httpx.AsyncBaseTransport:
+    async def _open(self) -> Transport:
         # Opened by the first call: it needs a running event loop, and not every process makes calls.
         async with self._opening:
             if self._opened is None:
-                self._opened = await open_transport(self._base_url)
+                self._opened = await open_transport(self._base_url, self._timeouts)
             return self._opened
 
 

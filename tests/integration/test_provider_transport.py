@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from receiver.lookups.resolver import NameLookups
-from receiver.providers.aiohttp_transport import AiohttpTransport
 from receiver.providers.calls import NotSent, ResponseLost
+from receiver.providers.direct_transport import DirectTransport
+from receiver.providers.outgoing import Timeouts
 from receiver.providers.piapi.calls import Calls, PiAPIResponse
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import open_transport, proxy_for
@@ -25,6 +26,7 @@ from tests.fakes.servers import bound
 pytestmark = pytest.mark.no_database("only speaks HTTP")
 
 KEY = "planted-key-0123456789"
+TIMEOUTS = Timeouts(connect=5, read=10, pool=10)
 BODY = b'{"code":200,"data":[]}'
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
@@ -247,10 +249,9 @@ async def test_cookies_are_not_kept() -> None:
 async def test_a_header_cannot_smuggle_in_another_one() -> None:
     server = Server(WHOLE)
     async with listening(server.talk) as url:
-        transport = await open_transport(url)
-        request = httpx.Request("POST", url, headers={"x-api-key": f"{KEY}\r\nx: y"}, content=b"{}")
+        transport = await open_transport(url, TIMEOUTS)
         with pytest.raises(httpx.LocalProtocolError) as caught:
-            await transport.handle_async_request(request)
+            await transport.send("POST", url, {"x-api-key": f"{KEY}\r\nx: y"}, b"{}")
         await transport.aclose()
     assert server.requests == []
     assert KEY not in str(caught.value)
@@ -296,8 +297,8 @@ def test_the_environment_names_the_proxy(
 
 
 async def test_without_a_proxy_the_connection_is_direct() -> None:
-    transport = await open_transport("https://api.piapi.ai")
-    assert isinstance(transport, AiohttpTransport)
+    transport = await open_transport("https://api.piapi.ai", TIMEOUTS)
+    assert isinstance(transport, DirectTransport)
     await transport.aclose()
 
 
@@ -331,9 +332,7 @@ async def test_a_provider_whose_dns_is_silent_was_not_sent_anything() -> None:
     async with DnsServer() as dns:
         for seconds, error in ((0.1, httpx.ConnectError), (60, httpx.ConnectTimeout)):
             lookups = NameLookups("provider", servers=dns.servers, seconds=seconds)
-            transport = AiohttpTransport(ssl.create_default_context(), lookups)
-            phases = {"timeout": httpx.Timeout(10, connect=0.3, pool=0.0).as_dict()}
-            request = httpx.Request("POST", "http://silent.example/", extensions=phases)
+            transport = DirectTransport(ssl.create_default_context(), Timeouts(0.3, 10, 0.0), lookups)
             with pytest.raises(error):
-                await transport.handle_async_request(request)
+                await transport.send("POST", "http://silent.example/", {}, None)
             await transport.aclose()

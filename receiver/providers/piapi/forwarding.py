@@ -17,6 +17,7 @@ from receiver.domain.retry_after import retry_after_seconds
 from receiver.providers.base import PROVIDER_UNAUTHORIZED, CallerKey
 from receiver.providers.calls import LONGEST_CONNECT, LONGEST_RETRY_AFTER, NOT_SENT, pause_if_asked
 from receiver.providers.forwarded import AnswerCut, ForwardedAnswer, ForwardedRequest, ForwardOutcome, NotForwarded
+from receiver.providers.outgoing import Timeouts, Transport
 from receiver.providers.piapi.outcomes import names_our_key
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import exchange, open_transport
@@ -62,10 +63,10 @@ class Forwarder:
         self._api_key = api_key
         self._key_fault = key_fault
         self._wait = wait
-        self._phases = {"timeout": httpx.Timeout(idle, connect=min(LONGEST_CONNECT, idle), pool=wait).as_dict()}
+        self._timeouts = Timeouts(min(LONGEST_CONNECT, idle), idle, wait)
         self._rate_limiter = rate_limiter
         self._opening = asyncio.Lock()
-        self._opened: dict[str, httpx.AsyncBaseTransport] = {}
+        self._opened: dict[str, Transport] = {}
 
     async def forward(self, request: ForwardedRequest, caller: CallerKey | None) -> ForwardOutcome:
         """Pass a request on; return the answer when its headers have arrived."""
@@ -135,19 +136,13 @@ class Forwarder:
             "authorization": f"Bearer {self._api_key}",
             "x-api-key": self._api_key,
         }
-        sent = httpx.Request(
-            request.method,
-            f"{base_url}{request.path}{'?' if request.query else ''}{request.query}",
-            headers=headers,
-            content=request.body,
-            extensions=self._phases,
-        )
-        return await exchange(await self._transport(base_url), sent)
+        url = f"{base_url}{request.path}{'?' if request.query else ''}{request.query}"
+        return await exchange(await self._transport(base_url), request.method, url, headers, request.body)
 
-    async def _transport(self, base_url: str) -> httpx.AsyncBaseTransport:
+    async def _transport(self, base_url: str) -> Transport:
         async with self._opening:
             if base_url not in self._opened:
-                self._opened[base_url] = await open_transport(base_url)
+                self._opened[base_url] = await open_transport(base_url, self._timeouts)
             return self._opened[base_url]
 
 
