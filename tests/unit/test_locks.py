@@ -1,9 +1,10 @@
 """The two lock files: what developers install, and what the image installs, agree with pyproject.toml."""
 
+import ast
 import json
 import re
 import tomllib
-from importlib.metadata import requires
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,34 @@ def test_the_image_has_what_the_service_needs_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     installed = {name for name, (each, _) in pins(RUNTIME).items() if each.marker is None or each.marker.evaluate()}
     assert installed == needed(project["dependencies"])
+
+
+def test_the_service_imports_no_package_that_only_tests_need() -> None:
+    """It would not be in the image."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = [*project["dependencies"], *(text for more in project["optional-dependencies"].values() for text in more)]
+    installed = needed(texts) | {"ringback"}
+    sources = packages_distributions()
+    faults = []
+    for package in ("receiver", "models", "migrations"):
+        for path in (ROOT / package).rglob("*.py"):
+            for module in imported(path):
+                names = {canonicalize_name(each) for each in sources.get(module, ["ringback"])}
+                if not names & installed:
+                    faults.append(f"{path.relative_to(ROOT)}: {module}")
+    assert faults == []
+
+
+def imported(path: Path) -> set[str]:
+    """Return the names of the packages that a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import(names=names):
+                found |= {each.name.partition(".")[0] for each in names}
+            case ast.ImportFrom(module=str(module)):
+                found.add(module.partition(".")[0])
+    return found
 
 
 @pytest.mark.parametrize("lock", [DEVELOPERS, RUNTIME], ids=lambda lock: lock.name)
