@@ -188,10 +188,10 @@ class StreamedExchange:
         reader = self.reader
         if self._fault is not None:
             return self._fault
-        if reader.was_closed_unanswered:
-            closed = ClosedUnanswered()
-            closed.__cause__ = reader.error
-            return closed
-        if reader.error is not None:
+        if isinstance(reader.error, OSError) and not reader.was_closed_unanswered:
             return reader.error
-        return ClosedEarly() if reader.is_closed else NotHTTP()
+        if not reader.is_closed:
+            return NotHTTP()
+        closed = ClosedUnanswered() if reader.was_closed_unanswered else ClosedEarly()
+        closed.__cause__ = reader.error
+        return closed

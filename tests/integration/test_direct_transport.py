@@ -312,6 +312,30 @@ async def test_a_connection_that_is_closed_before_the_request_is_written_sent_no
     assert server.requests == []
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab"])
+@pytest.mark.parametrize("error", [RuntimeError("planted"), ConnectionResetError("planted")])
+@on_each_loop
+async def test_a_connection_that_is_lost_for_whatever_reason_raises_an_error_of_httpx(
+    answer: bytes, error: Exception
+) -> None:
+    class Lost(DirectTransport):
+        async def _acquired(self, *arguments: object) -> Connection:
+            connection = await super()._acquired(*arguments)  # type: ignore[arg-type]
+            asyncio.get_running_loop().call_later(0.1, connection.connection_lost, error)
+            return connection
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await until_closed(reader)
+
+    transport = Lost(ssl.create_default_context(), Timeouts(SOON, SOON, SOON))
+    async with talking(talk) as url:
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)) as caught:
+            await get(transport, url)
+        await transport.aclose()
+    assert "planted" not in str(caught.value)
+
+
 @on_each_loop
 async def test_a_streamed_request_is_not_begun_without_its_lease() -> None:
     async with RawServer(OK, keeps_open=True) as server, transport_with() as transport:
