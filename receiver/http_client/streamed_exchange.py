@@ -157,7 +157,6 @@ class StreamedExchange:
         """Wait until more has arrived. Raises TimeoutError after a silence."""
         waiter = self._waiter = self._loop.create_future()
         if self._silence is not None:
-            self._heard = self._loop.time()
             self._timer = self._loop.call_later(self._silence, self._look)
         try:
             await waiter

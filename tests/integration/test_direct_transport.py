@@ -390,6 +390,7 @@ async def test_a_server_that_takes_no_bytes_ends_the_call(is_streamed: bool) -> 
 async def test_a_body_that_comes_slowly_is_waited_for_and_the_answer_only_after_it() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"0\r\n\r\n")
+        await asyncio.sleep(SHORT * 0.8)
         writer.write(OK)
         await until_closed(reader)
 
