@@ -130,5 +130,7 @@ class EndpointQueue(Generic[T]):
         return [self.waiting.pop() for _ in range(min(len(self) - self.capacity, len(self.waiting)))]
 
     def unsent(self) -> None:
-        """Record that a delivery in flight was not sent."""
+        """Record that a delivery in flight was not sent. It takes nothing of the rate: another may start instead."""
         self.running -= 1
+        if self._limits.rate is not None:
+            self._next_start -= 1 / self._limits.rate

@@ -185,7 +185,7 @@ class EndpointQueues(Generic[T]):
     def abandoned(self, key: int, now: float) -> None:
         """Record that a delivery in flight of this queue was not sent, and is no longer held here."""
         queue = self._queues[key]
-        queue.unsent()
+        self._unsent(queue)
         self._hold(queue, -1)
         self._left(key, queue, now)
         self.settled(queue.organization, now)
@@ -193,7 +193,7 @@ class EndpointQueues(Generic[T]):
     def put_back(self, key: int, item: T, now: float) -> None:
         """Return a delivery in flight, of which no attempt was started, to the front of its queue."""
         queue = self._queues[key]
-        queue.unsent()
+        self._unsent(queue)
         queue.waiting.appendleft(item)
         self._left(key, queue, now)
         self.settled(queue.organization, now)
@@ -216,6 +216,10 @@ class EndpointQueues(Generic[T]):
             self._hold(queue, -len(queue.waiting))
             queue.waiting.clear()
         return waiting
+
+    def _unsent(self, queue: EndpointQueue[T]) -> None:
+        queue.unsent()
+        self._organizations[queue.organization].unsent()
 
     def _room_of(self, organization: int) -> int:
         queue = self._organizations.get(organization)

@@ -67,6 +67,11 @@ class OrganizationQueue:
         self.pace.spend(now)
         self._use_of_process().begin(now, ATTEMPT_COST)
 
+    def unsent(self) -> None:
+        """Take back what was counted for an attempt that was not made."""
+        self.begun -= 1
+        self.pace.take_back()
+
     def failed(self, now: float) -> None:
         """Count an attempt that failed."""
         self._failures.spend(now)

@@ -26,6 +26,11 @@ class Pace:
         if self.rate:
             self._spent_until = max(self._spent_until, now) + cost / self.rate
 
+    def take_back(self) -> None:
+        """Take one back that was counted and did not happen."""
+        if self.rate:
+            self._spent_until -= 1 / self.rate
+
     def is_unspent(self, now: float) -> bool:
         """Return whether nothing has to be remembered."""
         return self._spent_until <= now

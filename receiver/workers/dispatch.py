@@ -196,26 +196,37 @@ class DeliveryDispatcher:
     async def _prepare(self, ready: Sequence[LeasedDelivery]) -> list[PreparedDelivery]:
         """Prepare deliveries that were taken from their queues; return those that may be sent.
 
-        If that fails or is cancelled, all go back to their queues: at a stop `drain` ends their leases, else they wait
+        If that fails or is cancelled, they go back to their queues: at a stop `drain` ends their leases, else they wait
         for the database.
         """
         latest = utc_now() + timedelta(seconds=self._timeout + _LEASE_MARGIN_SECONDS)
-        # A delivery whose lease could end during the attempt is dropped: any process claims it again.
         held = [delivery for delivery in ready if delivery.lease_until >= latest]
         prepared: list[PreparedDelivery] = []
         try:
+            if len(held) < len(ready):
+                await self._give_up([delivery for delivery in ready if delivery.lease_until < latest])
             prepared = await self._deliverer.prepare(held) if held else []
         except (asyncio.CancelledError, Unavailable):
-            for delivery in reversed(ready):
+            for delivery in reversed(held):
                 self._queues.put_back(delivery.subscription_id, delivery, time.monotonic())
-            ready = ()
+            held = []
             raise
         finally:
             ids = {each.lease.id for each in prepared}
-            for delivery in ready:
+            for delivery in held:
                 if delivery.id not in ids:
                     self._queues.abandoned(delivery.subscription_id, time.monotonic())
         return prepared
+
+    async def _give_up(self, late: Sequence[LeasedDelivery]) -> None:
+        """Give back deliveries whose leases could end during an attempt: they waited for long, for a rate perhaps.
+
+        Any process may claim them again at once, with the same number of attempts.
+        """
+        for delivery in late:
+            self._queues.abandoned(delivery.subscription_id, time.monotonic())
+        await self._give_back(late)
+        self.wake()
 
     def _begin(self, delivery: PreparedDelivery) -> None:
         attempt = asyncio.create_task(self._attempt(delivery))

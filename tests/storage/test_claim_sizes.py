@@ -1,4 +1,7 @@
-"""How many deliveries of one webhook the dispatcher claims at once: many, but where an endpoint fails."""
+"""How many deliveries of one webhook the dispatcher claims at once: many, but where an endpoint fails.
+
+And what becomes of those that wait in its memory for longer than their leases allow.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -36,8 +39,11 @@ class Endpoints:
     def __init__(self, failing: int | None = None) -> None:
         self.failing = failing
         self.has_failed, self.others_asked = asyncio.Event(), asyncio.Event()
+        self.asked: list[int] = []
+        """The attempts that were prepared."""
 
     async def prepare(self, leases: Sequence[LeasedDelivery]) -> list[PreparedDelivery]:
+        self.asked += [each.attempt for each in leases]
         if any(each.subscription_id != self.failing for each in leases):
             self.others_asked.set()
             await asyncio.Event().wait()
@@ -112,3 +118,22 @@ async def test_a_claim_is_small_while_an_endpoint_fails(database: Database) -> N
         dispatcher.wake()
         await endpoints.others_asked.wait()
         assert await leased(database, webhook) == 100
+
+
+async def test_deliveries_whose_leases_end_too_soon_are_given_back_and_claimed_again_at_once(
+    database: Database,
+) -> None:
+    webhook, endpoints = await add_subscription(database, rate_limit=1), Endpoints()
+    await add_due(database, webhook, 20)
+    now = utc_now()
+    claimed = await database.writer.run(
+        lambda tx: tx.claim_deliveries(
+            now, now + timedelta(seconds=5), 20, [], of_organization=20, skip_organizations=[]
+        )
+    )
+    assert len(claimed) == 20
+    async with dispatching(database, endpoints) as dispatcher:
+        dispatcher.hand_over(claimed)
+        async with asyncio.timeout(3):
+            await endpoints.others_asked.wait()
+        assert endpoints.asked == [1]  # as if it had never been claimed before

@@ -260,6 +260,24 @@ def test_endpoints_that_are_down_take_little_of_the_total_capacity() -> None:
     assert queues.has_capacity(1_000, 1)
 
 
+@pytest.mark.parametrize("leave", ["abandoned", "put back"])
+def test_a_delivery_that_was_not_sent_takes_nothing_of_a_rate(leave: str) -> None:
+    queues: EndpointQueues[Item] = EndpointQueues(CAPACITY, CONNECTIONS, LoadShares())
+    for number in range(3):
+        queues.add(1, (1, number), 1, 0.0)
+    queues.set_endpoint(1, Limits(rate=0.1), "one.example:443", 0.0)
+    queues.set_organization_limits(1, in_flight=None, rate=0.1, now=0.0)
+    (first,) = queues.take(0.0, 3)
+    assert queues.take(0.0, 3) == []
+    if leave == "abandoned":
+        queues.abandoned(1, 0.0)
+    else:
+        queues.put_back(1, first, 0.0)
+    assert queues.usage(1).begun == 0
+    assert queues.take(0.0, 3) == [(1, 1) if leave == "abandoned" else first]
+    assert queues.take(0.0, 3) == []
+
+
 def test_an_endpoint_fails_from_a_failure_until_its_next_success() -> None:
     queues = filled(1)
     taken = queues.take(0.0, 2)
