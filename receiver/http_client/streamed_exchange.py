@@ -174,7 +174,7 @@ class StreamedExchange:
         left = self._heard + silence - self._loop.time()
         unsent, before = connection.unsent, self._unsent
         self._unsent = unsent
-        is_taking = bool(unsent) and unsent != before
+        is_taking = unsent != before
         if self._sending is not None and not self._sending.done():
             is_taking = True  # the wait for the server is bounded there, and its client may take its time
         if left > 0 or is_taking:

@@ -387,6 +387,22 @@ async def test_a_server_that_takes_no_bytes_ends_the_call(is_streamed: bool) -> 
 
 
 @on_each_loop
+async def test_the_answer_to_a_long_body_is_waited_for_from_when_its_last_byte_was_taken() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(SHORT * 0.7)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        await head_of(reader)
+        await reader.readexactly(3 * len(LONG_BODY))
+        await asyncio.sleep(SHORT * 0.8)
+        writer.write(OK)
+        await until_closed(reader)
+
+    async with talking(talk) as url, transport_with(read=SHORT) as transport:
+        assert await body_of(await transport.send("POST", url, {}, LONG_BODY * 3)) == b"ok"
+
+
+@on_each_loop
 async def test_a_body_that_comes_slowly_is_waited_for_and_the_answer_only_after_it() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"0\r\n\r\n")
