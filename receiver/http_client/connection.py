@@ -134,7 +134,7 @@ class Connection(asyncio.Protocol):
 
     def cut(self) -> None:
         """Close it at once, and tell who waits for a response that it is over."""
-        self._ended(None)
+        self._ended(ConnectionAbortedError())  # not the server's end, which can be that of a body
         self.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

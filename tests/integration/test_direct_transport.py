@@ -448,6 +448,18 @@ async def test_closing_ends_every_call() -> None:
 
 
 @on_each_loop
+async def test_a_body_without_a_length_is_not_taken_for_the_whole_when_the_transport_is_closed() -> None:
+    async with RawServer(b"HTTP/1.1 200 OK\r\n\r\nab", keeps_open=True) as server:
+        async with transport_with() as transport:
+            response = await transport.send("GET", server.url("/"), {}, None)
+            assert isinstance(response.stream, httpx.AsyncByteStream)
+            parts = aiter(response.stream)
+            assert await anext(parts) == b"ab"
+        with pytest.raises(httpx.TransportError):
+            await anext(parts)
+
+
+@on_each_loop
 async def test_a_connection_is_used_again_after_each_kind_of_response() -> None:
     answers = [
         OK,
