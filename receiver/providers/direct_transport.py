@@ -6,7 +6,7 @@ there are only its reading of URLs, its response and its errors here.
 
 import re
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 
 import httpx
 
@@ -55,7 +55,7 @@ class DirectTransport:
         self._tls = tls
         self._timeouts = timeouts
         self._lookups = lookups or NameLookups("provider", share=MOST_CONNECTIONS)
-        self._pools: dict[str, ConnectionPool] = {}
+        self._pools = {"https": self._pool(self._trust), "http": self._pool(None)}
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: OutgoingBody) -> httpx.Response:
         """Send a request; return the response when its headers have arrived.
@@ -81,7 +81,7 @@ class DirectTransport:
         server, path = read_target(url)
         head = _head(method, server, path, headers, body)
         content = b"" if body is None else body if isinstance(body, bytes) else _framed(headers, body)
-        pool = self._pool(server.scheme)
+        pool = self._pools[server.scheme]
         connection = pool.take(server.origin)
         if connection is None:
             return await self._begun(pool, await self._acquired(pool, server), method, head, content)
@@ -109,15 +109,10 @@ class DirectTransport:
             server.origin, place_seconds=self._timeouts.pool, connect_seconds=self._timeouts.connect
         )
 
-    def _pool(self, scheme: str) -> ConnectionPool:
-        if scheme not in self._pools:
-            self._pools[scheme] = ConnectionPool(
-                Dialer(self._lookups, self._trust if scheme == "https" else None),
-                StreamedReader,
-                limit=MOST_CONNECTIONS,
-                idle_seconds=IDLE_SECONDS,
-            )
-        return self._pools[scheme]
+    def _pool(self, tls: Callable[[], Awaitable[ssl.SSLContext]] | None) -> ConnectionPool:
+        return ConnectionPool(
+            Dialer(self._lookups, tls), StreamedReader, limit=MOST_CONNECTIONS, idle_seconds=IDLE_SECONDS
+        )
 
     async def _trust(self) -> ssl.SSLContext:
         return self._tls

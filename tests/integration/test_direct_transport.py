@@ -460,6 +460,16 @@ async def test_a_body_without_a_length_is_not_taken_for_the_whole_when_the_trans
 
 
 @on_each_loop
+async def test_nothing_is_sent_after_closing_even_if_nothing_was_sent_before() -> None:
+    async with RawServer(OK) as server:
+        async with transport_with() as transport:
+            pass
+        with pytest.raises(httpx.ConnectError):
+            await get(transport, server.url("/"), "POST")
+    assert server.connections == 0
+
+
+@on_each_loop
 async def test_a_connection_is_used_again_after_each_kind_of_response() -> None:
     answers = [
         OK,
