@@ -34,6 +34,8 @@ from receiver.providers.target import ProviderServer, read_target
 _METHOD = re.compile("[A-Z]+")
 _WITHOUT_LENGTH = frozenset({"GET", "HEAD", "OPTIONS"})
 """Requests that say nothing of a body if they have none."""
+_OF_BODY = frozenset({"content-length", "transfer-encoding"})
+"""Headers that say where a body ends: of those given, only the length of a body that comes in parts is sent."""
 _REPEATED = frozenset({"GET", "HEAD", "DELETE"})
 """Requests that change nothing when they are sent twice."""
 _BROKEN = (ClosedEarly, ClosedUnanswered, NotHTTP, RequestBroken)
@@ -44,10 +46,10 @@ _FAULTS = (NotConnected, NoPlace, PoolClosed, *_BROKEN, OSError, ValueError)
 class DirectTransport:
     """Sends requests, at most `MOST_CONNECTIONS` at once to each of https and http, and raises httpx's errors.
 
-    `ConnectError`, `ConnectTimeout`, `PoolTimeout` and `UnsupportedProtocol` are raised only if no byte of the request
-    was sent. A GET, HEAD or DELETE is sent twice if the server closed a kept connection without an answer; any other
-    never is. `LeaseEnded` is raised where a request is sent under a lease (`receiver.lease_check`). `lookups` resolves
-    names, and is closed with it.
+    A GET, HEAD or DELETE is sent twice if the server closed a kept connection without an answer; any other never is,
+    and of any other `ConnectError`, `ConnectTimeout`, `PoolTimeout` and `UnsupportedProtocol` are raised only if no
+    byte of the request was sent. `LeaseEnded` is raised where a request is sent under a lease (`receiver.lease_check`).
+    `lookups` resolves names, and is closed with it.
     """
 
     def __init__(self, tls: ssl.SSLContext, timeouts: Timeouts, lookups: NameLookups | None = None) -> None:
@@ -140,6 +142,11 @@ def _head(method: str, server: ProviderServer, path: str, headers: Mapping[str, 
     if _METHOD.fullmatch(method) is None:
         raise ValueError("not a method")
     names = {name.lower() for name in headers}
+    given = headers.items()
+    if not names.isdisjoint(_OF_BODY):
+        is_ours = _OF_BODY if body is None or isinstance(body, bytes) else {"transfer-encoding"}
+        given = {name: value for name, value in given if name.lower() not in is_ours}.items()
+    host = "" if "host" in names else f"Host: {server.host}\r\n"
     more = "" if "accept" in names else "Accept: */*\r\n"
     if server.authorization is not None and "authorization" not in names:
         more += f"Authorization: {server.authorization}\r\n"
@@ -147,9 +154,7 @@ def _head(method: str, server: ProviderServer, path: str, headers: Mapping[str, 
         more += f"Content-Length: {len(body or b'')}\r\n"
     elif body is not None and "content-length" not in names:
         more += "Transfer-Encoding: chunked\r\n"
-    return f"{method} {path} HTTP/1.1\r\nHost: {server.host}\r\n{header_lines(headers.items())}{more}\r\n".encode(
-        "ascii"
-    )
+    return f"{method} {path} HTTP/1.1\r\n{host}{header_lines(given)}{more}\r\n".encode("ascii")
 
 
 def _framed(headers: Mapping[str, str], body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:

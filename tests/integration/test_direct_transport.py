@@ -469,6 +469,26 @@ async def test_nothing_is_sent_after_closing_even_if_nothing_was_sent_before() -
     assert server.connections == 0
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+@on_each_loop
+async def test_a_request_names_one_host_and_one_end_of_its_body_whatever_headers_are_given(is_streamed: bool) -> None:
+    received: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await head_of(reader))
+        writer.write(OK)
+        await until_closed(reader)
+
+    headers = {"host": "tenant.example", "Transfer-Encoding": "chunked", "Content-Length": "2" if is_streamed else "7"}
+    async with talking(talk) as url, transport_with() as transport:
+        body = parts_of([b"{", b"}"]) if is_streamed else b"{}"
+        assert await body_of(await transport.send("POST", url, headers, body)) == b"ok"
+    lines = received[0].lower().split(b"\r\n")
+    assert [line for line in lines if line.startswith(b"host:")] == [b"host: tenant.example"]
+    assert [line for line in lines if line.startswith(b"content-length:")] == [b"content-length: 2"]
+    assert not [line for line in lines if line.startswith(b"transfer-encoding:")]
+
+
 @on_each_loop
 async def test_a_connection_is_used_again_after_each_kind_of_response() -> None:
     answers = [
