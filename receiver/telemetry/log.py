@@ -101,7 +101,7 @@ def configure_logging(log_format: str = "text", log_level: str = "info") -> None
     structlog.configure(
         processors=_processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
-        # One write per line, so that the lines of several workers do not mix.
+        # Each write is of whole lines, so that the lines of several workers do not mix.
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
