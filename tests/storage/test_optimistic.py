@@ -347,17 +347,24 @@ async def test_the_statements_are_not_planned_each_time(database: Database) -> N
     assert sorted(count for query, count in before.items() if query.startswith(MARK)) == [5, 5, 5]
 
 
-async def test_a_batch_that_only_reads_writes_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+@may_be_optimistic
+async def look(tx: Transaction, items: Sequence[str]) -> list[int | Exception]:
+    found = await tx.load_tasks(set(items))
+    return [found[item].progress for item in items]
+
+
+async def test_a_batch_that_only_reads_is_answered_when_a_standby_has_what_it_read(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a transaction that has a number, and so a commit in the WAL, waits for the disk and the standby."""
     uid = await new_task(database)
-
-    @may_be_optimistic
-    async def look(tx: Transaction, items: Sequence[str]) -> list[int | Exception]:
-        return [(await tx.load_tasks([item]))[item].progress for item in items]
-
     sent = statements(monkeypatch)
-    with counted(stored=1):
+    newest = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+    with outside(url) as server, counted(stored=1):
+        (before,) = server.execute(newest).fetchone()
         assert await database.writer.write(look, uid) == 0
-    assert len(sent) == 1
+        assert server.execute(newest).fetchone() > (before,)
+    assert [query.startswith(MARK) for query in sent] == [False, True]
 
 
 async def test_it_can_be_switched_off(database: Database, tmp_path: Path) -> None:

@@ -110,12 +110,10 @@ class PostgreSQLConnection:
         until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         transaction = self._transaction
         committing: asyncio.Task[Any]
-        if not isinstance(transaction, OptimisticTransaction):
-            committing = asyncio.ensure_future(self._driver.execute("COMMIT", timeout=_NO_TIMEOUT_SECONDS))
-        elif transaction.has_writes:
+        if isinstance(transaction, OptimisticTransaction):
             committing = asyncio.ensure_future(transaction.send(_NO_TIMEOUT_SECONDS))
-        else:  # what was read is on disk
-            return
+        else:
+            committing = asyncio.ensure_future(self._driver.execute("COMMIT", timeout=_NO_TIMEOUT_SECONDS))
         await asyncio.wait({committing}, timeout=PATIENCE_SECONDS)
         if not committing.done() or errors.is_answer_missing(committing):
             await self._find_outcome(committing, until)

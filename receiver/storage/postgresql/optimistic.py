@@ -26,7 +26,7 @@ from models import SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.errors import OutcomeUnknown
 from receiver.storage.optimistic import CHANGED, NEEDS_MORE, NotOptimistic
-from receiver.storage.postgresql.one_statement import Writes, key_at, place_of
+from receiver.storage.postgresql.one_statement import MARK, Writes, key_at, place_of
 from receiver.storage.postgresql.statement_parts import NAMED_TASKS, listener_of, listeners_query, names_of, state_of
 from receiver.storage.postgresql.transaction import PostgreSQLTransaction
 from receiver.storage.transaction import Listener, NewDelivery, NewEvent, Settlement, TaskChange
@@ -49,6 +49,10 @@ WITH found AS MATERIALIZED (
 SELECT found.*, listener.* FROM found FULL JOIN listener ON false
 """
 """Each row is a task with its version, or a subscription."""
+
+_NOTHING = f"{MARK} SELECT NULL::bigint, NULL::uuid, true FROM pg_logical_emit_message(true, 'ringback', '')"
+"""What a batch sends that changes nothing: a message in the server's WAL that is not read again. What was read may be
+known to this server alone, after it crashed while the commit waited for a standby: the answer waits for that too."""
 
 _KEYS = text(
     "SELECT id, uid FROM event WHERE uid = ANY(CAST(:events AS uuid[])) "
@@ -90,14 +94,9 @@ class OptimisticTransaction(PostgreSQLTransaction):
         self._keys: list[tuple[list[int], list[str]]] = []
         """The lists that were returned instead of row keys, each with the public ids of the rows."""
 
-    @property
-    def has_writes(self) -> bool:
-        """Whether anything is to be written."""
-        return bool(self._writes)
-
     async def send(self, seconds: float) -> list[asyncpg.Record]:
         """Send the one statement; return its answer."""
-        statement, arguments = self._writes.statement(self._mixed)
+        statement, arguments = self._writes.statement(self._mixed) if self._writes else (_NOTHING, [])
         rows: list[asyncpg.Record] = await self._reader.fetch(statement, *arguments, timeout=seconds)
         return rows
 
