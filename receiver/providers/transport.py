@@ -13,7 +13,7 @@ import httpx
 from receiver.providers.direct_transport import DirectTransport
 from receiver.providers.outgoing import OutgoingBody, Timeouts, Transport
 
-_LAST_STATUS = 599
+_STATUSES = range(100, 600)
 
 
 async def open_transport(base_url: str, timeouts: Timeouts) -> Transport:
@@ -36,10 +36,10 @@ async def exchange(
 ) -> httpx.Response:
     """Send a request; return the response when its headers have arrived.
 
-    A status above 599 is not one of HTTP, and no server can pass it on: `RemoteProtocolError`.
+    A status below 100 or above 599 is not one of HTTP, and no server can pass it on: `RemoteProtocolError`.
     """
     response = await transport.send(method, url, headers, body)
-    if response.status_code > _LAST_STATUS:
+    if response.status_code not in _STATUSES:
         await response.aclose()
         raise httpx.RemoteProtocolError("the status is not one of HTTP")
     return response
