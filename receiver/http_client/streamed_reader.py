@@ -80,7 +80,7 @@ class StreamedReader(ResponseReader):
 
     def _read_head(self, lines: bytes, rest: bytes) -> None:
         super()._read_head(lines, rest if self.expects_body else b"")
-        if not (self.expects_body or self.is_over):
+        if not self.expects_body and (rest or not self.is_over):
             self._stop()
 
     def _feed_body(self, data: bytes) -> None:

@@ -112,6 +112,14 @@ def test_a_response_to_head_has_no_body_whatever_it_says(head: bytes) -> None:
     assert reader.headers == [tuple(line.split(b": ")) for line in head.split(b"\r\n") if line]
 
 
+def test_a_connection_is_not_used_again_after_more_than_the_response_to_head() -> None:
+    empty = OK + b"content-length: 0\r\n\r\n"
+    assert fed(empty, expects_body=False).is_reusable
+    for parts in ((empty + b"x",), (empty, b"x")):
+        reader = fed(*parts, expects_body=False)
+        assert (reader.is_whole, reader.is_reusable) == (True, False)
+
+
 def test_headers_are_kept_as_they_came_and_trailers_are_not() -> None:
     reader = fed(
         OK + b"Set-Cookie: a=1\r\nset-cookie: b=\xe9\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: y\r\nz: y\r\n\r\n"
