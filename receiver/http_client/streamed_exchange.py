@@ -149,8 +149,11 @@ class StreamedExchange:
         # That the connection is closed is no fault by itself: the server may have answered before.
         if fault is None or isinstance(fault, ClosedUnanswered) or self._connection is None:
             return
-        self._fault = fault if isinstance(fault, TimeoutError) else RequestBroken()
-        self._fault.__cause__ = fault
+        if isinstance(fault, TimeoutError):
+            self._fault = fault
+        else:
+            self._fault = RequestBroken()
+            self._fault.__cause__ = fault
         self._connection.cut()
 
     async def _wait(self) -> None:

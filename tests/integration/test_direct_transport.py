@@ -382,8 +382,14 @@ async def test_a_server_that_takes_no_bytes_ends_the_call(is_streamed: bool) -> 
 
     body = LONG_BODY * 3
     async with talking(deaf) as url, transport_with(read=SHORT) as transport, asyncio.timeout(SOON):
-        with pytest.raises(httpx.ReadTimeout):
+        with pytest.raises(httpx.ReadTimeout) as caught:
             await transport.send("POST", url, {}, parts_of([body, b"x"]) if is_streamed else body)
+    causes: list[BaseException] = []
+    cause: BaseException | None = caught.value
+    while cause is not None:
+        assert cause not in causes, "an error is its own cause"
+        causes.append(cause)
+        cause = cause.__cause__
 
 
 @on_each_loop
