@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
         closed already; then nothing is written.
         """
         transport = self._transport
-        if transport is None or not self.is_open:
+        if transport is None or not self.is_open or transport.is_closing():
             raise ClosedUnanswered
         check_lease()
         early, self._early = self._early, None

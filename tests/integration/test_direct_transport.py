@@ -296,12 +296,17 @@ async def test_nothing_is_sent_twice_when_a_new_connection_is_closed(method: str
     assert server.requests == [method.encode()]
 
 
+@pytest.mark.parametrize("is_told", [True, False])
 @on_each_loop
-async def test_a_connection_that_is_closed_before_the_request_is_written_sent_nothing() -> None:
+async def test_a_connection_that_is_closed_before_the_request_is_written_sent_nothing(is_told: bool) -> None:
     class Lost(DirectTransport):
         async def _acquired(self, *arguments: object) -> Connection:
             connection = await super()._acquired(*arguments)  # type: ignore[arg-type]
-            connection.cut()
+            if is_told:
+                connection.cut()
+            else:
+                assert connection._transport is not None
+                connection._transport.abort()  # the protocol is told in the next turn of the loop
             return connection
 
     async with RawServer(OK) as server:
