@@ -14,6 +14,7 @@ import httpx
 from receiver.http_client.origin import Origin
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_LAST_PORT = 65535
 _PARTS = re.compile(r"(https?://[^/?#@\\]+)(/[^#]*)?")
 _AS_IT_IS = re.compile(r"(?:/[A-Za-z0-9_~:-][A-Za-z0-9._~:-]*)+/?(?:\?[A-Za-z0-9._~=&-]+)?")
 """A path and query that httpx neither escapes nor shortens: no segment begins with a dot."""
@@ -31,7 +32,8 @@ class ProviderServer(NamedTuple):
 def read_target(url: str) -> tuple[ProviderServer, str]:
     """Return the server of a URL, and the path and query that it is asked for.
 
-    Raises `httpx.InvalidURL`, and `httpx.UnsupportedProtocol` for what is not an http or https URL with a host.
+    Raises `httpx.InvalidURL`, and `httpx.UnsupportedProtocol` for what is not an http or https URL with a
+    host and a port that there is.
     """
     parts = _PARTS.fullmatch(url)
     if parts is not None and (parts[2] is None or _AS_IT_IS.fullmatch(parts[2])):
@@ -48,7 +50,10 @@ def _known_server(url: str) -> ProviderServer:
 def _server(url: httpx.URL) -> ProviderServer:
     if url.scheme not in _DEFAULT_PORTS or not url.raw_host:
         raise httpx.UnsupportedProtocol("the URL is not one of http or https with a host")
-    origin = Origin(url.raw_host.decode("ascii"), url.port or _DEFAULT_PORTS[url.scheme])
+    port = url.port or _DEFAULT_PORTS[url.scheme]
+    if port > _LAST_PORT:  # which httpx reads, and some event loops connect to what is left of it
+        raise httpx.UnsupportedProtocol("the URL has a port that there is not")
+    origin = Origin(url.raw_host.decode("ascii"), port)
     named = f"{url.username}:{url.password}".encode() if url.userinfo else b""
     authorization = f"Basic {b64encode(named).decode()}" if named else None
     return ProviderServer(url.scheme, origin, url.netloc.decode("ascii"), authorization)

@@ -45,3 +45,11 @@ def test_a_user_and_password_become_a_header_and_stand_nowhere_else() -> None:
 def test_what_is_no_http_url_with_a_host_is_not_supported(url: str) -> None:
     with pytest.raises(httpx.UnsupportedProtocol):
         read_target(url)
+
+
+@pytest.mark.parametrize("path", ["", "/a b"])
+def test_a_port_that_there_is_not_is_not_supported(path: str) -> None:
+    assert read_target(f"http://a.example:65535{path}")[0].origin.port == 65535
+    for port in (65536, 99999):
+        with pytest.raises(httpx.UnsupportedProtocol):
+            read_target(f"http://a.example:{port}{path}")
