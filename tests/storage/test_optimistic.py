@@ -298,6 +298,38 @@ async def test_outcomes_are_one_statement(database: Database, monkeypatch: pytes
     assert len(await database.read(select(delivery_attempts))) == 2
 
 
+async def test_an_update_and_the_outcome_of_an_earlier_one_are_one_statement(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = await new_task(database)
+    subscription = await add_subscription(database)
+    steps = Steps()
+    await database.writer.write(steps.step, uid)
+    ((delivery, _),) = steps.delivered
+    sent = statements(monkeypatch)
+    done = new_settlement(delivery, subscription)
+    with counted(stored=1):
+        both = (database.writer.write(steps.step, uid), database.writer.write(settle, done))
+        assert tuple(await asyncio.gather(*both)) == (2, True)
+    assert [query.startswith(MARK) for query in sent] == [False, True]
+    # With a lost lease the whole batch is done again, and nothing of it twice.
+    with counted(changed=1):
+        both = (database.writer.write(steps.step, uid), database.writer.write(settle, done))
+        assert tuple(await asyncio.gather(*both)) == (3, False)
+    stored = await database.read(select(events.c.id, events.c.uid).order_by(events.c.id))
+    assert [(row["id"], row["uid"]) for row in stored] == steps.published
+    rows = await database.read(select(deliveries.c.id, deliveries.c.status).order_by(deliveries.c.id))
+    assert [row["status"] for row in rows] == [DeliveryStatus.DELIVERED, *[DeliveryStatus.PENDING] * 2]
+    assert [row["id"] for row in rows] == [key for key, _ in steps.delivered]
+
+
+async def test_outcomes_of_two_attempts_of_one_delivery_are_written_with_locks(database: Database) -> None:
+    subscription, (key,) = await pending(database, 1)
+    with counted(changed=1):
+        both = [new_settlement(key, subscription, attempt=number) for number in (1, 2)]
+        assert await asyncio.gather(*(database.writer.write(settle, each) for each in both)) == [True, False]
+
+
 async def test_an_outcome_whose_lease_was_lost_is_written_with_locks(database: Database) -> None:
     subscription, keys = await pending(database)
     await database.writer.write(settle, new_settlement(keys[0], subscription))

@@ -32,7 +32,8 @@ from receiver.storage.postgresql.transaction import PostgreSQLTransaction
 from receiver.storage.transaction import Listener, NewDelivery, NewEvent, Settlement, TaskChange
 
 _MOST_LISTENERS = 200
-"""An organization that has more has its deliveries written apart (`receiver.events.pending_fan_outs`)."""
+"""Of all organizations of a batch. One that has as many has its deliveries written apart, by a statement of their own
+(`receiver.events.pending_fan_outs`), so the rest need not be read."""
 _VERSION = len(STATE_COLUMNS)
 
 _READ = f"""
