@@ -31,7 +31,7 @@ from receiver.storage.postgresql.statement_parts import NAMED_TASKS, listener_of
 from receiver.storage.postgresql.transaction import PostgreSQLTransaction
 from receiver.storage.transaction import Listener, NewDelivery, NewEvent, Settlement, TaskChange
 
-_MOST_LISTENERS = 200
+_MOST_LISTENERS = 2_000
 """Of all organizations of a batch. One that has as many has its deliveries written apart, by a statement of their own
 (`receiver.events.pending_fan_outs`), so the rest need not be read."""
 _VERSION = len(STATE_COLUMNS)
