@@ -3,16 +3,13 @@
 `receiver.storage.postgresql.transaction` says why arrays, and why some of them are in a `SELECT`.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any
 
 import asyncpg
-from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql
 
-from receiver.storage.postgresql.values import encoder_of
+from receiver.storage.postgresql.statement_parts import arrays, columns_of
 from receiver.storage.run_rows import (
     CHANGING_RUN_COLUMNS,
     CHANGING_STEP_COLUMNS,
@@ -23,18 +20,6 @@ from receiver.storage.run_rows import (
 )
 from receiver.storage.tables import run_steps, runs
 from receiver.storage.transaction import Values
-
-_TYPES: Mapping[str, Mapping[str, str]] = {
-    table.name: {each.name: each.type.compile(postgresql.dialect()) for each in table.columns}  # type: ignore[no-untyped-call]
-    for table in (runs, run_steps)
-}
-_ENCODERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {table.name: {each.name: encoder_of(each.type) for each in table.columns} for table in (runs, run_steps)}
-)
-
-
-def _arrays(table: Table, names: Sequence[str], first: int) -> str:
-    return ", ".join(f"${number}::{_TYPES[table.name][name]}[]" for number, name in enumerate(names, first))
 
 
 def _assignments(names: Iterable[str]) -> str:
@@ -53,24 +38,24 @@ WHERE run_id = ANY((SELECT $1::bigint[])::bigint[]) ORDER BY run_id, position
 _WRITE_RUNS = f"""
 WITH written AS (
     UPDATE run SET updated_at = $1, {_assignments(CHANGING_RUN_COLUMNS)}
-    FROM unnest((SELECT $2::bigint[]), {_arrays(runs, CHANGING_RUN_COLUMNS, 3)})
+    FROM unnest((SELECT $2::bigint[]), {arrays(runs, CHANGING_RUN_COLUMNS, 3)})
         AS given(id, {", ".join(CHANGING_RUN_COLUMNS)})
     WHERE run.id = given.id
 )
 UPDATE run_step SET {_assignments(CHANGING_STEP_COLUMNS)}
-FROM unnest((SELECT $6::bigint[]), {_arrays(run_steps, CHANGING_STEP_COLUMNS, 7)})
+FROM unnest((SELECT $6::bigint[]), {arrays(run_steps, CHANGING_STEP_COLUMNS, 7)})
     AS given(id, {", ".join(CHANGING_STEP_COLUMNS)})
 WHERE run_step.id = given.id
 """
 _AFTER_RUNS = len(NEW_RUN_COLUMNS) + 1
 _INSERT_RUNS = f"""
 WITH new AS (
-    INSERT INTO run ({", ".join(NEW_RUN_COLUMNS)}) SELECT * FROM unnest({_arrays(runs, NEW_RUN_COLUMNS, 1)})
+    INSERT INTO run ({", ".join(NEW_RUN_COLUMNS)}) SELECT * FROM unnest({arrays(runs, NEW_RUN_COLUMNS, 1)})
     RETURNING id, uid
 )
 INSERT INTO run_step (run_id, {", ".join(NEW_STEP_COLUMNS)})
 SELECT new.id, {", ".join(f"given.{name}" for name in NEW_STEP_COLUMNS)}
-FROM unnest((SELECT ${_AFTER_RUNS}::uuid[]), {_arrays(run_steps, NEW_STEP_COLUMNS, _AFTER_RUNS + 1)})
+FROM unnest((SELECT ${_AFTER_RUNS}::uuid[]), {arrays(run_steps, NEW_STEP_COLUMNS, _AFTER_RUNS + 1)})
     AS given(run_uid, {", ".join(NEW_STEP_COLUMNS)})
 JOIN new ON new.uid = given.run_uid
 """
@@ -94,9 +79,9 @@ async def write_runs(
         _WRITE_RUNS,
         now,
         [run["id"] for run in changed],
-        *_columns(runs, CHANGING_RUN_COLUMNS, changed),
+        *columns_of(runs, CHANGING_RUN_COLUMNS, changed),
         [step["id"] for step in steps],
-        *_columns(run_steps, CHANGING_STEP_COLUMNS, steps),
+        *columns_of(run_steps, CHANGING_STEP_COLUMNS, steps),
     )
 
 
@@ -105,17 +90,7 @@ async def insert_runs(driver: asyncpg.Connection, new: Sequence[Values]) -> None
     steps = [step for run in new for step in run["steps"]]
     await driver.execute(
         _INSERT_RUNS,
-        *_columns(runs, NEW_RUN_COLUMNS, new),
+        *columns_of(runs, NEW_RUN_COLUMNS, new),
         [run["uid"] for run in new for _ in run["steps"]],
-        *_columns(run_steps, NEW_STEP_COLUMNS, steps),
+        *columns_of(run_steps, NEW_STEP_COLUMNS, steps),
     )
-
-
-def _columns(table: Table, names: Sequence[str], rows: Sequence[Values]) -> list[list[Any]]:
-    return [_column(rows, name, _ENCODERS[table.name][name]) for name in names]
-
-
-def _column(rows: Sequence[Values], name: str, encode: Any) -> list[Any]:
-    if encode is None:
-        return [row[name] for row in rows]
-    return [None if (value := row[name]) is None else encode(value) for row in rows]

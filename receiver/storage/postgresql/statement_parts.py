@@ -1,7 +1,6 @@
 """What both ways to write share: parts of statements, and rows as arrays for the driver, one for each column."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -12,14 +11,16 @@ from models import SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.storage.postgresql.values import encoder_of, write_document, write_text
 from receiver.storage.stored_bytes import DOCUMENTS, stored_size
-from receiver.storage.tables import deliveries, events, tasks
+from receiver.storage.tables import deliveries, events, run_steps, runs, tasks
 from receiver.storage.transaction import Listener, NewEvent, Settlement, Values
 
 _TYPES: Mapping[Table, Mapping[str, str]] = {
     table: {column.name: column.type.compile(postgresql.dialect()) for column in table.columns}  # type: ignore[no-untyped-call]
-    for table in (tasks, events, deliveries)
+    for table in (tasks, events, deliveries, runs, run_steps)
 }
-_ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in tasks.columns})
+_ENCODERS: Mapping[Table, Mapping[str, Callable[[Any], Any] | None]] = {
+    table: {column.name: encoder_of(column.type) for column in table.columns} for table in (tasks, runs, run_steps)
+}
 EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at", "request_id")
 SETTLEMENT_COLUMNS = "id, attempt, status, due_at, settled_at, started_at, duration_ms, status_code, error, response"
 _SETTLEMENT_TYPES = ("integer", "text", *("timestamptz",) * 3, "integer", "integer", "text", "text")
@@ -100,15 +101,19 @@ def listener_of(row: Iterable[Any]) -> Listener:
     return Listener(key, organization_id, SubscriptionKind(kind), frozenset(types), ordered, filters, is_behind)
 
 
+def columns_of(table: Table, names: Sequence[str], rows: Sequence[Values]) -> list[list[Any]]:
+    """Return one list for each column of these rows, encoded."""
+    return [_column_of(_ENCODERS[table][name], name, rows) for name in names]
+
+
 def arrays_of(names: Sequence[str], rows: Sequence[Values]) -> list[list[Any]]:
-    """Return one list for each column; where documents are among them, one more with their sizes (`stored_bytes`)."""
-    columns = [_array_of(name, rows) for name in names]
+    """Return one list for each column of tasks; where documents are among them, one more with their `stored_bytes`."""
+    columns = columns_of(tasks, names, rows)
     sized = [column for name, column in zip(names, columns, strict=True) if name in DOCUMENTS]
     return [*columns, [stored_size(row) for row in zip(*sized, strict=True)]] if sized else columns
 
 
-def _array_of(name: str, rows: Iterable[Values]) -> list[Any]:
-    encode = _ENCODERS[name]
+def _column_of(encode: Callable[[Any], Any] | None, name: str, rows: Sequence[Values]) -> list[Any]:
     if encode is None:
         return [row[name] for row in rows]
     return [None if (value := row[name]) is None else encode(value) for row in rows]

@@ -4,9 +4,8 @@ The writer's transaction holds SQLite's only write lock, so no row is locked.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Table
@@ -19,7 +18,8 @@ from receiver.storage.run_rows import (
     RUN_COLUMNS,
     STEP_COLUMNS,
 )
-from receiver.storage.sqlite.values import decoder_of, encoder_of, write_document, write_moment
+from receiver.storage.sqlite.statement_parts import encoded, next_key, placeholders
+from receiver.storage.sqlite.values import decoder_of, write_document, write_moment
 from receiver.storage.tables import run_steps, runs
 from receiver.storage.transaction import Values
 
@@ -31,9 +31,6 @@ def _decoders(table: Table, but: Collection[str] = ()) -> list[tuple[str, Any]]:
 
 _RUN_DECODERS = _decoders(runs)
 _STEP_DECODERS = _decoders(run_steps, but=("spec",))
-_ENCODERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {table.name: {each.name: encoder_of(each.type) for each in table.columns} for table in (runs, run_steps)}
-)
 _LOCK_RUNS = (
     f"SELECT {', '.join(f'run.{name}' for name in RUN_COLUMNS)}, organization.uid FROM run "
     "JOIN organization ON organization.id = run.organization_id "
@@ -50,7 +47,7 @@ def _assignments(names: Iterable[str]) -> str:
 
 
 def _insert_into(table: Table, names: Sequence[str]) -> str:
-    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({placeholders(len(names))})"
 
 
 _UPDATE_RUN = f"UPDATE run SET {_assignments((*CHANGING_RUN_COLUMNS, 'updated_at'))} WHERE id = ?"
@@ -73,22 +70,19 @@ def lock_runs(driver: sqlite3.Connection, uids: Collection[str]) -> list[dict[st
 def write_runs(driver: sqlite3.Connection, changed: Sequence[Values], steps: Sequence[Values], now: datetime) -> None:
     """Write the changed columns of runs and of steps."""
     moment = write_moment(now)
+    driver.executemany(_UPDATE_STEP, [[*encoded(run_steps, CHANGING_STEP_COLUMNS, each), each["id"]] for each in steps])
     driver.executemany(
-        _UPDATE_STEP, [[*_encoded(run_steps, CHANGING_STEP_COLUMNS, each), each["id"]] for each in steps]
-    )
-    driver.executemany(
-        _UPDATE_RUN, [[*_encoded(runs, CHANGING_RUN_COLUMNS, each), moment, each["id"]] for each in changed]
+        _UPDATE_RUN, [[*encoded(runs, CHANGING_RUN_COLUMNS, each), moment, each["id"]] for each in changed]
     )
 
 
 def insert_runs(driver: sqlite3.Connection, new: Sequence[Values]) -> None:
     """Insert runs with their steps."""
-    (last,) = driver.execute("SELECT max(id) FROM run").fetchone()
-    numbered = list(enumerate(new, (last or 0) + 1))
-    driver.executemany(_INSERT_RUN, [[key, *_encoded(runs, NEW_RUN_COLUMNS, run)] for key, run in numbered])
+    numbered = list(enumerate(new, next_key(driver, runs)))
+    driver.executemany(_INSERT_RUN, [[key, *encoded(runs, NEW_RUN_COLUMNS, run)] for key, run in numbered])
     driver.executemany(
         _INSERT_STEP,
-        [[key, *_encoded(run_steps, NEW_STEP_COLUMNS, step)] for key, run in numbered for step in run["steps"]],
+        [[key, *encoded(run_steps, NEW_STEP_COLUMNS, step)] for key, run in numbered for step in run["steps"]],
     )
 
 
@@ -98,10 +92,3 @@ def _row(names: Sequence[str], values: Sequence[Any], decoders: Sequence[tuple[s
         if row[name] is not None:
             row[name] = decode(row[name])
     return row
-
-
-def _encoded(table: Table, names: Sequence[str], row: Values) -> Iterator[Any]:
-    encoders = _ENCODERS[table.name]
-    for name in names:
-        value, encode = row[name], encoders[name]
-        yield value if value is None or encode is None else encode(value)

@@ -12,7 +12,6 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
-from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -22,8 +21,10 @@ from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.sqlite import intent_statements, run_statements
-from receiver.storage.sqlite.values import decoder_of, encoder_of, read_moment, write_document, write_moment
+from receiver.storage.sqlite.statement_parts import encoded, next_key, placeholders
+from receiver.storage.sqlite.values import decoder_of, read_moment, write_document, write_moment
 from receiver.storage.stored_bytes import DOCUMENTS, stored_size
+from receiver.storage.tables import deliveries as delivery_table
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import (
     DueTask,
@@ -46,7 +47,6 @@ _STATE_DECODERS = [
     for index, name in enumerate(STATE_COLUMNS)
     if (decode := decoder_of(tasks.columns[name].type)) is not None
 ]
-_ENCODERS = MappingProxyType({column.name: encoder_of(column.type) for column in tasks.columns})
 
 _IS_DUE = f"""due.due_at IS NOT NULL AND due.due_at <= :now AND NOT ({{ordered}} AND EXISTS (
     SELECT 1 FROM delivery AS earlier
@@ -216,7 +216,7 @@ class SQLiteTransaction:
         for names, group in groups.items():
             assignments = ", ".join(f"{name} = ?" for name in names)
             sized = _documents(names)
-            rows = [_encoded(change.values, names) for change in group]
+            rows = [encoded(tasks, names, change.values) for change in group]
             if sized:
                 assignments += ", stored_bytes = stored_bytes + ?"
                 for row in rows:
@@ -234,16 +234,16 @@ class SQLiteTransaction:
 
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
         """Insert whole rows; return their row keys in order."""
-        first = self._next_key("task")
+        first = next_key(self._driver, tasks)
         names = tuple(rows[0])
         columns = ", ".join(("id", *names, "stored_bytes"))
         sized = _documents(names)
-        encoded = [_encoded(row, names) for row in rows]
-        sizes = [stored_size(row[index] for index in sized) for row in encoded]
+        new = [encoded(tasks, names, row) for row in rows]
+        sizes = [stored_size(row[index] for index in sized) for row in new]
         self.size += sum(sizes)
         self._driver.executemany(
-            f"INSERT INTO task ({columns}) VALUES ({_placeholders(len(names) + 2)})",
-            [[key, *row, size] for key, (row, size) in enumerate(zip(encoded, sizes, strict=True), first)],
+            f"INSERT INTO task ({columns}) VALUES ({placeholders(len(names) + 2)})",
+            [[key, *row, size] for key, (row, size) in enumerate(zip(new, sizes, strict=True), first)],
         )
         return list(range(first, first + len(rows)))
 
@@ -292,7 +292,7 @@ class SQLiteTransaction:
 
     async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
         """Insert deliveries; return their row keys in order."""
-        first = self._next_key("delivery")
+        first = next_key(self._driver, delivery_table)
         self._driver.executemany(
             "INSERT INTO delivery (id, uid, organization_id, subscription_id, event_id, task_id, replay_id, status, "
             "attempt, leased, schedule_from, due_at, created_at) "
@@ -472,10 +472,6 @@ class SQLiteTransaction:
         )
         return held
 
-    def _next_key(self, table: str) -> int:
-        found = self._driver.execute(f"SELECT max(id) FROM {table}").fetchone()
-        return (found[0] or 0) + 1
-
 
 def _state(row: Sequence[Any]) -> TaskState:
     values = list(row[: len(STATE_COLUMNS)])
@@ -493,18 +489,6 @@ def _moment_or_none(value: str | None) -> datetime | None:
     return None if value is None else read_moment(value)
 
 
-def _encoded(values: Values, names: Sequence[str]) -> list[Any]:
-    return [
-        value if value is None or (encode := _ENCODERS[name]) is None else encode(value)
-        for name in names
-        for value in (values[name],)
-    ]
-
-
 def _documents(names: Sequence[str]) -> list[int]:
     """Return the positions of the columns whose sizes `stored_bytes` counts."""
     return [index for index, name in enumerate(names) if name in DOCUMENTS]
-
-
-def _placeholders(count: int) -> str:
-    return ", ".join(["?"] * count)
