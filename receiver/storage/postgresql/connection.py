@@ -105,23 +105,16 @@ class PostgreSQLConnection:
         If that is not known after `PATIENCE_SECONDS`, or cannot be found out, it raises `OutcomeUnknown`, whose `later`
         returns or raises the same as this.
         """
-        assert self._driver is not None  # noqa: S101 - `begin` came before
-        assert self._transaction is not None  # noqa: S101
+        assert self._transaction is not None  # noqa: S101 - `begin` came before
         until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         transaction = self._transaction
-        committing: asyncio.Task[Any]
-        if isinstance(transaction, OptimisticTransaction):
-            committing = asyncio.ensure_future(transaction.send(_NO_TIMEOUT_SECONDS))
-        else:
-            committing = asyncio.ensure_future(self._driver.execute("COMMIT", timeout=_NO_TIMEOUT_SECONDS))
+        committing = asyncio.create_task(transaction.commit(_NO_TIMEOUT_SECONDS))
         await asyncio.wait({committing}, timeout=PATIENCE_SECONDS)
         if not committing.done() or errors.is_answer_missing(committing):
             await self._find_outcome(committing, until)
         elif not _evidence_of(transaction).confirms(committing):
             committing.result()  # raises the server's refusal, if it is one
-            if isinstance(transaction, OptimisticTransaction):
-                transaction.refuse()
-            raise RuntimeError("a statement of the transaction failed and was ignored; nothing of it was stored")
+            transaction.refuse()
 
     async def rollback(self) -> None:
         """Undo the transaction, if one is open."""

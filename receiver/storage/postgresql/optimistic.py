@@ -95,7 +95,7 @@ class OptimisticTransaction(PostgreSQLTransaction):
         self._keys: list[tuple[list[int], list[str]]] = []
         """The lists that were returned instead of row keys, each with the public ids of the rows."""
 
-    async def send(self, seconds: float) -> list[asyncpg.Record]:
+    async def commit(self, seconds: float) -> list[asyncpg.Record]:
         """Send the one statement; return its answer."""
         statement, arguments = self._writes.statement(self._mixed) if self._writes else (_NOTHING, [])
         rows: list[asyncpg.Record] = await self._reader.fetch(statement, *arguments, timeout=seconds)

@@ -25,7 +25,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import asyncpg
 from sqlalchemy import Executable, Row, Table, select
@@ -276,6 +276,14 @@ class PostgreSQLTransaction:
     def leaves(self, trace: Trace, *, is_lasting: bool = False) -> None:
         """Note a query that finds a row if this transaction was committed."""
         self.evidence.add(trace, is_lasting=is_lasting)
+
+    async def commit(self, seconds: float) -> Any:
+        """Send what commits; return the server's answer."""
+        return await self._driver.execute("COMMIT", timeout=seconds)
+
+    def refuse(self) -> NoReturn:
+        """Raise the error for an answer that says that nothing was stored, and is none by itself."""
+        raise RuntimeError("a statement of the transaction failed and was ignored; nothing of it was stored")
 
     async def write_to_disk(self) -> None:
         """Write a message to the server's WAL that is not read again."""
