@@ -128,7 +128,7 @@ class Poller:
         if content is None:
             return
         updated_at, given, config = content
-        if not await self._is_at_limit(task, {"updated_at": updated_at, "last_update_at": task.last_update_at}):
+        if not await self._is_at_limit(task, updated_at, task.last_update_at):
             await self._submitter.send(task.provider, _outgoing(due, given, config))
 
     async def poll_now(self, uid: str) -> None:
@@ -286,15 +286,15 @@ class Poller:
     async def _reached_limit(self, task: TaskState) -> bool:
         """Fail a task that has not changed for too long, whatever the provider says; return whether that was so."""
         rows = await self._database.read(last_change(task.uid))
-        return bool(rows) and await self._is_at_limit(task, rows[0])
+        return bool(rows) and await self._is_at_limit(task, rows[0]["updated_at"], rows[0]["last_update_at"])
 
-    async def _is_at_limit(self, task: TaskState, row: Mapping[str, Any]) -> bool:
-        """Do the same for a task whose row was just read."""
+    async def _is_at_limit(self, task: TaskState, updated_at: datetime, last_update_at: datetime) -> bool:
+        """Do the same for a task of which it was just read when it last changed, and was last heard of."""
         schedule = self._applier.poll_schedule
-        if not schedule.is_too_old(row["updated_at"], utc_now()):
-            await self._stuck.note(task, row["updated_at"])
+        if not schedule.is_too_old(updated_at, utc_now()):
+            await self._stuck.note(task, updated_at)
             return False
-        as_it_is = replace(task, last_update_at=row["last_update_at"])  # the poll may have been an answer
+        as_it_is = replace(task, last_update_at=last_update_at)  # the poll may have been an answer
         await self._conclusions.fail(as_it_is, "timed_out", f"the task has not changed for {schedule.limit:g} s")
         return True
 
