@@ -70,6 +70,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         kinds = ["sqlite"]
     elif node.get_closest_marker("postgresql_only"):
         kinds = ["postgresql"]
+    if node.get_closest_marker("with_locks_too"):
+        kinds.append("postgresql with locks")
     metafunc.parametrize("backend", kinds, indirect=True, scope="module")
 
 

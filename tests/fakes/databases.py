@@ -84,6 +84,13 @@ class PostgreSQLDatabases:
         _session.drop(*names.values())
 
 
+class PostgreSQLWithLocks(PostgreSQLDatabases):
+    """The same, and the service writes everything with locks at once."""
+
+    def environment(self, folder: Path, *, migrated: bool = True) -> dict[str, str]:
+        return {**super().environment(folder, migrated=migrated), "RINGBACK_OPTIMISTIC_WRITES": "false"}
+
+
 class _Session:
     """What this process creates once for all of its tests: the migrated databases and the PostgreSQL server."""
 
@@ -147,13 +154,17 @@ class _Session:
 
 
 _session = _Session()
-_kinds: dict[str, type[Databases]] = {"sqlite": SQLiteFiles, "postgresql": PostgreSQLDatabases}
+_kinds: dict[str, type[Databases]] = {
+    "sqlite": SQLiteFiles,
+    "postgresql": PostgreSQLDatabases,
+    "postgresql with locks": PostgreSQLWithLocks,
+}
 present: Databases = SQLiteFiles()
 """The databases of the running test."""
 
 
 def begin(kind: str) -> Databases:
-    """Switch to databases of this kind, "sqlite" or "postgresql"; return the new `present`."""
+    """Switch to databases of this kind, one of `_kinds`; return the new `present`."""
     global present
     present = _kinds[kind]()
     return present

@@ -11,6 +11,8 @@ from tests.fakes.inbound import PICTURE, SILENT, report
 from tests.fakes.rows import select
 from tests.fakes.world import FAST_POLLING, PERSISTENT, ProcessWorld, in_processes
 
+pytestmark = pytest.mark.with_locks_too
+
 
 async def create_until_death(world: ProcessWorld, script: dict[str, Any] | None = None) -> str:
     """Create a task in a way that kills the service; return its id from the database, as there is no response."""

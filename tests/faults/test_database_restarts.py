@@ -11,7 +11,7 @@ from tests.fakes.postgresql import own_server
 from tests.fakes.replicas import Replica, replicas
 from tests.faults.load import PROVIDER, SETTINGS, refusals_carry_retry_after, under_load
 
-pytestmark = [pytest.mark.postgresql_only("it needs its own server"), pytest.mark.long]
+pytestmark = [pytest.mark.postgresql_only("it needs its own server"), pytest.mark.with_locks_too, pytest.mark.long]
 
 RESTARTS = 3
 IN_FLIGHT = 3

@@ -11,7 +11,7 @@ from tests.fakes.postgresql import Server, own_server, standby
 from tests.fakes.replicas import replicas
 from tests.faults.load import PROVIDER, SETTINGS, refusals_carry_retry_after, under_load
 
-pytestmark = [pytest.mark.postgresql_only("it needs its own servers"), pytest.mark.long]
+pytestmark = [pytest.mark.postgresql_only("it needs its own servers"), pytest.mark.with_locks_too, pytest.mark.long]
 
 
 async def test_the_service_waits_for_a_failover_to_a_standby_and_loses_nothing(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ import asyncio
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import pytest
 from starlette.requests import Request
 
 from tests.fakes.inbound import SILENT
 from tests.fakes.rows import DELIVERIES, Rows, eventually, select
 from tests.fakes.subscriber import Reply
 from tests.fakes.world import in_processes
+
+pytestmark = pytest.mark.with_locks_too
 
 PATHS = ("/one", "/two", "/three")
 TASKS = 110

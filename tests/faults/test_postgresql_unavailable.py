@@ -15,7 +15,7 @@ from tests.fakes.inbound import SILENT, post
 from tests.fakes.postgresql import Server, own_server, standby
 from tests.fakes.world import World, in_process
 
-pytestmark = pytest.mark.postgresql_only("it stops its own server")
+pytestmark = [pytest.mark.postgresql_only("it stops its own server"), pytest.mark.with_locks_too]
 
 
 @pytest.fixture

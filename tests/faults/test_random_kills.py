@@ -8,12 +8,13 @@ import pytest
 from tests.fakes.world import in_processes
 from tests.faults.load import PROVIDER, SETTINGS, under_load
 
-KILLS = {"sqlite": 20, "postgresql": 5}
+pytestmark = [pytest.mark.with_locks_too, pytest.mark.long]
+
+KILLS = {"sqlite": 20, "postgresql": 5, "postgresql with locks": 5}
 MOST_BETWEEN = 15
 """The upper limit of requests acknowledged between two kills; the average is half of it."""
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("seed", [20])
 async def test_what_was_acknowledged_is_stored_and_every_task_ends(tmp_path: Path, backend: str, seed: int) -> None:
     rng = random.Random(seed)

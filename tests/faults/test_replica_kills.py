@@ -10,7 +10,11 @@ import pytest
 from tests.fakes.replicas import SENT_TWICE, Replica, replicas
 from tests.faults.load import PROVIDER, SETTINGS, under_load
 
-pytestmark = [pytest.mark.postgresql_only("SQLite has one process"), pytest.mark.long]
+pytestmark = [
+    pytest.mark.postgresql_only("SQLite has one process"),
+    pytest.mark.with_locks_too,
+    pytest.mark.long,
+]
 
 HELD_CREATES = 4
 HELD_DELIVERIES = 6
