@@ -6,13 +6,14 @@ the rows are read piece by piece, until the reader has enough.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Executable, Integer, Select, Table, func
+from sqlalchemy import ColumnElement, Executable, Integer, Select, Table
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import JSON
 
 MOST_PAGE_BYTES = 4 * 1024 * 1024
@@ -31,25 +32,22 @@ Hold = Callable[[int], Awaitable[None]]
 """Takes room for this many bytes, and waits until there is some. Raises `Unavailable`."""
 
 
-class document_bytes(ColumnElement[int]):  # noqa: N801 - used as a function, as SQLAlchemy's own constructs are
+class document_bytes(FunctionElement[int]):  # noqa: N801 - used as a function, as SQLAlchemy's own constructs are
     """How many bytes a document has as it is stored; 0 if it is null."""
 
     type = Integer()
-    inherit_cache = False
-
-    def __init__(self, document: ColumnElement[Any]) -> None:
-        self.document = document
+    inherit_cache = True  # its column says all of it: without, a page's query is compiled for each page
 
 
 @compiles(document_bytes)
 @compiles(document_bytes, "sqlite")
 def _document_bytes_on_sqlite(element: document_bytes, compiler: Any, **options: Any) -> str:
-    return f"coalesce(length(CAST({compiler.process(element.document, **options)} AS BLOB)), 0)"
+    return f"coalesce(length(CAST({compiler.process(element.clauses, **options)} AS BLOB)), 0)"
 
 
 @compiles(document_bytes, "postgresql")
 def _document_bytes_on_postgresql(element: document_bytes, compiler: Any, **options: Any) -> str:
-    return str(compiler.process(func.coalesce(func.pg_column_size(element.document), 0), **options))
+    return f"coalesce(pg_column_size({compiler.process(element.clauses, **options)}), 0)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,7 @@ class LargeRows:
     name: str = "id"
 
 
+@cache
 def bytes_of(*tables: Table) -> ColumnElement[int]:
     """Return the expression of the stored size of all documents in a row of these tables."""
     documents = [column for table in tables for column in table.c if isinstance(column.type, JSON)]

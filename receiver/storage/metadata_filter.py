@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, String, case, cast, func, select
+from sqlalchemy import Boolean, ColumnElement, Text, literal
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 
-class has_metadata(ColumnElement[bool]):  # noqa: N801 - used as a function, as SQLAlchemy's own constructs are
+class has_metadata(FunctionElement[bool]):  # noqa: N801 - used as a function, as SQLAlchemy's own constructs are
     """The condition that a JSON document has this value under this name.
 
     `value` is text, because it comes from a query string: a number, boolean or null in the document is compared in the
@@ -14,27 +15,22 @@ class has_metadata(ColumnElement[bool]):  # noqa: N801 - used as a function, as 
     """
 
     type = Boolean()
-    inherit_cache = False
+    inherit_cache = True
 
     def __init__(self, document: ColumnElement[Any], name: str, value: str) -> None:
-        self.document = document
-        self.name = name
-        self.value = value
+        super().__init__(document, literal(name, Text), literal(value, Text))
 
 
 @compiles(has_metadata, "sqlite")
 def _has_metadata_on_sqlite(element: has_metadata, compiler: Any, **options: Any) -> str:
-    member = func.json_each(element.document).table_valued("key", "type", "atom")
-    written = case((member.c.type.in_(("true", "false", "null")), member.c.type), else_=cast(member.c.atom, String))
-    found = select(member.c.key).where(member.c.key == element.name, written == element.value).exists()
-    return str(compiler.process(found, **options))
+    document, name, value = (compiler.process(each, **options) for each in element.clauses)
+    written = "CASE WHEN member.type IN ('true', 'false', 'null') THEN member.type ELSE CAST(member.atom AS TEXT) END"
+    found = f"SELECT 1 FROM json_each({document}) AS member WHERE member.key = {name} AND {written} = {value}"
+    return f"EXISTS ({found})"
 
 
 @compiles(has_metadata, "postgresql")
 def _has_metadata_on_postgresql(element: has_metadata, compiler: Any, **options: Any) -> str:
-    member = element.document[element.name]
-    written = case(
-        (func.jsonb_typeof(member) == "null", "null"),
-        else_=func.jsonb_extract_path_text(element.document, element.name),
-    )
-    return str(compiler.process(written == element.value, **options))
+    document, name, value = (compiler.process(each, **options) for each in element.clauses)
+    is_null = f"jsonb_typeof({document} -> {name}) = 'null'"
+    return f"(CASE WHEN {is_null} THEN 'null' ELSE jsonb_extract_path_text({document}, {name}) END = {value})"
