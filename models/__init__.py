@@ -1,24 +1,11 @@
-"""The tables of the database, and the enums of their states."""
+"""The tables of the database, and the enums of their states.
 
-from sqlmodel import SQLModel
+The classes are imported when one of them is first asked for: to build them was a sixth of a start, and who only reads
+and writes rows needs no more than the tables of `models.core`.
+"""
 
-from models.attempts import TaskAttempt
-from models.audit import AuditEntry
-from models.budgets import ProviderBudget
-from models.bulk_actions import BulkAction
-from models.deliveries import Delivery, DeliveryAttempt
-from models.events import Event
-from models.fan_outs import FanOut
-from models.idempotency import IdempotencyKey
-from models.installation import InstallationFact
-from models.keys import ApiKey, Organization
-from models.limits import LimitUse
-from models.master_keys import MasterKey
-from models.provider_accounts import StoredAccount
-from models.receipts import Receipt
-from models.replays import Replay
-from models.runs import Run, RunStep
-from models.sign_in_links import SignInLink
+from typing import TYPE_CHECKING, Any
+
 from models.states import (
     RUN_EVENTS,
     RUN_TERMINAL,
@@ -44,12 +31,39 @@ from models.states import (
     SubscriptionKind,
     TaskStatus,
 )
-from models.statistics import DeliveryStatistic, StatisticPosition, TaskMetadataValue, TaskStatistic
-from models.subscriptions import Subscription
-from models.system import Alert, SystemCondition
-from models.tasks import Task
 
-metadata = SQLModel.metadata
+if TYPE_CHECKING:
+    from models.classes import (
+        Alert,
+        ApiKey,
+        AuditEntry,
+        BulkAction,
+        Delivery,
+        DeliveryAttempt,
+        DeliveryStatistic,
+        Event,
+        FanOut,
+        IdempotencyKey,
+        InstallationFact,
+        LimitUse,
+        MasterKey,
+        Organization,
+        ProviderBudget,
+        Receipt,
+        Replay,
+        Run,
+        RunStep,
+        SignInLink,
+        StatisticPosition,
+        StoredAccount,
+        Subscription,
+        SystemCondition,
+        Task,
+        TaskAttempt,
+        TaskMetadataValue,
+        TaskStatistic,
+        metadata,
+    )
 
 __all__ = [
     "RUN_EVENTS",
@@ -105,3 +119,17 @@ __all__ = [
     "TaskStatus",
     "metadata",
 ]
+
+if not TYPE_CHECKING:  # else any name would be one of this module
+
+    def __getattr__(name: str) -> Any:
+        """Return a class, or `metadata`: what is in `__all__` and not in this module yet."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from models import classes
+
+        return getattr(classes, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

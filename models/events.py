@@ -7,10 +7,8 @@ from sqlalchemy import Index, text
 from sqlmodel import Field, SQLModel
 
 from models.columns import BigKey, Document, Moment, PublicId
-from models.states import EventType
+from models.states import FREQUENT_TYPES
 
-FREQUENT_TYPES = (EventType.TASK_CREATED, EventType.TASK_SUBMITTED, EventType.TASK_UPDATED, EventType.TASK_COMPLETED)
-"""Types that are not in the index of rare ones, so that what a webhook writes is in no further index."""
 _HAS_RUN = text("run_uid IS NOT NULL")
 _IS_RARE = text(" AND ".join(f"type <> '{each}'" for each in FREQUENT_TYPES))
 

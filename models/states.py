@@ -73,6 +73,8 @@ SYSTEM_EVENTS = (
 """What an operator should know, rather than what became of a task or run (`receiver/api/CONTRACTS.md`, "Events")."""
 TASK_EVENTS = tuple(event for event in EventType if event.startswith("task.") and event not in SYSTEM_EVENTS)
 RUN_EVENTS = tuple(event for event in EventType if event.startswith("run."))
+FREQUENT_TYPES = (EventType.TASK_CREATED, EventType.TASK_SUBMITTED, EventType.TASK_UPDATED, EventType.TASK_COMPLETED)
+"""Types that are not in the index of rare ones, so that what a webhook writes is in no further index."""
 
 
 class RunStatus(StrEnum):

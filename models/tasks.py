@@ -7,15 +7,13 @@ from sqlalchemy import Column, Index, false, text
 from sqlmodel import Field, SQLModel
 
 from models.columns import BigKey, Document, Moment, PublicId
+from models.conditions import IS_OF_ANOTHER_PROVIDER, IS_SENT_AND_DUE
 from models.states import Submission, TaskStatus
 
-IS_SENT_AND_DUE = text("due_at IS NOT NULL AND submission <> 'waiting'")
 _IS_UNSENT_AND_DUE = text("due_at IS NOT NULL AND submission = 'waiting'")
 _HAS_CALLBACK = text("callback_id IS NOT NULL")
 _HAS_RUN = text("run_uid IS NOT NULL")
 _HAS_PROVIDER_TASK_ID = text("provider_task_id IS NOT NULL")
-IS_OF_ANOTHER_PROVIDER = text("provider <> 'piapi'")
-"""Whether a task is of another provider than the first one, whose tasks are found by a look along the list."""
 
 
 class Task(SQLModel, table=True):

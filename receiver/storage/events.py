@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, FromClause, Select, and_, func, literal_column, or_, select
 
 from models import EventType
-from models.events import FREQUENT_TYPES
+from models.states import FREQUENT_TYPES
 from receiver.domain.ids import is_id
 from receiver.domain.matching import matches
 from receiver.storage.large_rows import LargeRows, bytes_of

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 
 from models import TERMINAL
-from models.tasks import IS_SENT_AND_DUE
+from models.conditions import IS_SENT_AND_DUE
 from receiver.domain.keyring import KeyRing
 from receiver.storage.tables import master_keys, tasks
 from receiver.storage.transaction import Transaction

@@ -1,39 +1,30 @@
-"""The tables of `models` as SQLAlchemy Core tables."""
+"""The tables of `models`, as the statements name them."""
 
-from typing import cast
+from models import core
 
-from sqlalchemy import Table
-
-import models
-
-
-def _table(model: object) -> Table:
-    return cast(Table, model.__table__)  # type: ignore[attr-defined]
-
-
-organizations = _table(models.Organization)
-api_keys = _table(models.ApiKey)
-provider_accounts = _table(models.StoredAccount)
-master_keys = _table(models.MasterKey)
-idempotency_keys = _table(models.IdempotencyKey)
-audit_entries = _table(models.AuditEntry)
-tasks = _table(models.Task)
-task_attempts = _table(models.TaskAttempt)
-events = _table(models.Event)
-fan_outs = _table(models.FanOut)
-subscriptions = _table(models.Subscription)
-deliveries = _table(models.Delivery)
-delivery_attempts = _table(models.DeliveryAttempt)
-receipts = _table(models.Receipt)
-replays = _table(models.Replay)
-bulk_actions = _table(models.BulkAction)
-runs = _table(models.Run)
-run_steps = _table(models.RunStep)
-system_conditions = _table(models.SystemCondition)
-alerts = _table(models.Alert)
-sign_in_links = _table(models.SignInLink)
-installation_facts = _table(models.InstallationFact)
-statistic_positions = _table(models.StatisticPosition)
-task_statistics = _table(models.TaskStatistic)
-delivery_statistics = _table(models.DeliveryStatistic)
-task_metadata_values = _table(models.TaskMetadataValue)
+organizations = core.organization
+api_keys = core.api_key
+provider_accounts = core.provider_account
+master_keys = core.master_key
+idempotency_keys = core.idempotency_key
+audit_entries = core.audit_entry
+tasks = core.task
+task_attempts = core.task_attempt
+events = core.event
+fan_outs = core.fan_out
+subscriptions = core.subscription
+deliveries = core.delivery
+delivery_attempts = core.delivery_attempt
+receipts = core.receipt
+replays = core.replay
+bulk_actions = core.bulk_action
+runs = core.run
+run_steps = core.run_step
+system_conditions = core.system_condition
+alerts = core.alert
+sign_in_links = core.sign_in_link
+installation_facts = core.installation_fact
+statistic_positions = core.statistic_position
+task_statistics = core.task_statistic
+delivery_statistics = core.delivery_statistic
+task_metadata_values = core.task_metadata_value

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable, Select, func, select, union
 
 from models import EventType
-from models.tasks import IS_OF_ANOTHER_PROVIDER
+from models.conditions import IS_OF_ANOTHER_PROVIDER
 from receiver.domain.searched_values import UNLISTED, listed_form
 from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import events, statistic_positions, task_metadata_values, tasks

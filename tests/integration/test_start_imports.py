@@ -17,6 +17,8 @@ LATE = {
     "jinja2",
     "markdown_it",
     "mcp",
+    "models.classes",
+    "models.tasks",
     "opentelemetry",
     "pygments",
     "receiver.api.description",
@@ -27,6 +29,7 @@ LATE = {
     "receiver.sandbox",
     "rich.console",
     "sentry_sdk",
+    "sqlmodel",
 }
 """Libraries that a service may never use, and parts of ours that are imported when they are first needed."""
 

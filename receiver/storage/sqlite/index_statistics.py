@@ -12,7 +12,7 @@ from functools import cache
 
 from sqlalchemy import Connection, Table, text
 
-import models
+from models import core
 
 _ROWS = 1_000_000
 _SHORT = {
@@ -73,20 +73,13 @@ def write_index_statistics(connection: Connection) -> None:
 def _statistics() -> frozenset[tuple[str, str, str]]:
     return frozenset(
         (table.name, name, _numbers(table, columns, is_partial=is_partial))
-        for table in models.metadata.tables.values()
+        for table in core.metadata.tables.values()
         for name, columns, is_partial in _indexes(table)
     )
 
 
 def _indexes(table: Table) -> list[tuple[str, list[str], bool]]:
-    found = [
-        (
-            str(index.name),
-            [column.name for column in index.columns],
-            index.dialect_options["sqlite"]["where"] is not None,
-        )
-        for index in table.indexes
-    ]
+    found = [(name, list(columns), is_partial) for of, name, columns, is_partial in core.INDEXES if of == table.name]
     key = [column.name for column in table.primary_key]
     return [*found, (f"sqlite_autoindex_{table.name}_1", key, False)] if len(key) > 1 else found
 
