@@ -29,6 +29,7 @@ LATE = {
     "receiver.sandbox",
     "rich.console",
     "sentry_sdk",
+    "sqlalchemy.orm",
     "sqlmodel",
 }
 """Libraries that a service may never use, and parts of ours that are imported when they are first needed."""

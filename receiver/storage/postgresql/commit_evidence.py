@@ -31,9 +31,9 @@ import asyncio
 from typing import Any, Protocol
 
 from sqlalchemy import Executable, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.storage.postgresql import errors
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.transaction import Trace
 
 
@@ -46,7 +46,7 @@ class Evidence(Protocol):
         """Return whether the server's answer to the statement that commits says that it did."""
         ...
 
-    async def find(self, connection: AsyncConnection) -> bool | None:
+    async def find(self, connection: CoreConnection) -> bool | None:
         """Return whether the transaction, which has ended, was committed; None if the tables do not tell."""
         ...
 
@@ -73,7 +73,7 @@ class CommitEvidence:
         """Return whether the server answered the COMMIT with success."""
         return errors.is_committed(committing)
 
-    async def find(self, connection: AsyncConnection) -> bool | None:
+    async def find(self, connection: CoreConnection) -> bool | None:
         """Return whether the transaction, which has ended, was committed; None if the tables do not tell."""
         if self.inserted is not None:
             table, uid = self.inserted
@@ -86,5 +86,5 @@ class CommitEvidence:
         return None
 
 
-async def _finds(connection: AsyncConnection, query: Executable) -> bool:
+async def _finds(connection: CoreConnection, query: Executable) -> bool:
     return (await connection.execute(query)).first() is not None

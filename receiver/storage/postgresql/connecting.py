@@ -20,9 +20,9 @@ from asyncpg.exceptions import (
     UndefinedObjectError,
 )
 from sqlalchemy import NullPool, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.errors import DatabaseAway, StartError
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.errors import driver_error, is_unavailable
 from receiver.storage.postgresql.location import POOLER_ADVICE, PostgreSQLLocation, read_location
 from receiver.storage.postgresql.pooling import refuse_transaction_pooling
@@ -36,7 +36,7 @@ _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 @asynccontextmanager
 async def connected(
     dsn: str, settings: Mapping[str, str] = _NO_SETTINGS, *, command_seconds: float | None = COMMAND_SECONDS
-) -> AsyncIterator[AsyncConnection]:
+) -> AsyncIterator[CoreConnection]:
     """Open a connection that may write, for the length of the context; `settings` are the session's.
 
     Raises `SettingsError` for a wrong URL, `StartError` if it cannot be opened, and `DatabaseAway` if that may pass by
@@ -46,7 +46,7 @@ async def connected(
     engine = core_engine(dsn, writes=True, settings=settings, command_seconds=command_seconds, poolclass=NullPool)
     try:
         try:
-            connection = await engine.connect()
+            connection = await engine.open()
         except Exception as error:
             raise _cannot_connect(error, location) from None
         if location.is_unbound:
@@ -64,7 +64,7 @@ async def connected(
         await engine.dispose()
 
 
-async def warn_if_not_durable(connection: AsyncConnection) -> None:
+async def warn_if_not_durable(connection: CoreConnection) -> None:
     """Log a warning for each setting of the server with which it loses what it acknowledged."""
     for name in ("fsync", "full_page_writes"):
         if (await connection.execute(text(f"SHOW {name}"))).scalar_one() == "off":

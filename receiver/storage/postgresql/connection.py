@@ -17,11 +17,11 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import NullPool
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable
 from receiver.storage.postgresql import errors
 from receiver.storage.postgresql.commit_evidence import Evidence
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.lost_commit import LostCommit, Session, session_of
 from receiver.storage.postgresql.optimistic import OptimisticTransaction
 from receiver.storage.postgresql.own_sessions import mark_as_writer
@@ -57,7 +57,7 @@ class PostgreSQLConnection:
         self._dsn = dsn
         self._is_main = is_main
         self._engine = core_engine(dsn, writes=True, settings=_SETTINGS, poolclass=NullPool)
-        self._core: AsyncConnection | None = None
+        self._core: CoreConnection | None = None
         self._driver: asyncpg.Connection | None = None
         self._transaction: PostgreSQLTransaction | None = None
         self._mixed: set[str] = set()
@@ -151,11 +151,11 @@ class PostgreSQLConnection:
         await self._drop()
         await self._engine.dispose()
 
-    async def _connected(self) -> tuple[AsyncConnection, asyncpg.Connection]:
+    async def _connected(self) -> tuple[CoreConnection, asyncpg.Connection]:
         if self._is_suspect or self._driver is None or self._driver.is_closed():
             await self._drop()
         if self._core is None or self._driver is None:
-            self._core = await self._engine.connect()
+            self._core = await self._engine.open()
             self._driver = (await self._core.get_raw_connection()).driver_connection
             assert self._driver is not None  # noqa: S101 - just made
             self._session = await session_of(self._driver)

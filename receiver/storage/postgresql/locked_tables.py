@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.errors import StartError
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.errors import driver_error, is_conflict, is_locked
 from receiver.storage.postgresql.migrating import watched_blockers
 from receiver.telemetry.log import get_logger
@@ -42,7 +42,7 @@ async def told_in_one_line(done: str) -> AsyncIterator[None]:
         ) from None
 
 
-async def with_locked_tables(connection: AsyncConnection, dsn: str, work: Callable[[], Awaitable[T]]) -> T:
+async def with_locked_tables(connection: CoreConnection, dsn: str, work: Callable[[], Awaitable[T]]) -> T:
     """Run `work` in a transaction of this connection that alone uses `TABLES`; return its result.
 
     Raises `StartError`, with the sessions that are in the way, when they are still locked after `TRIES`.
@@ -64,7 +64,7 @@ async def with_locked_tables(connection: AsyncConnection, dsn: str, work: Callab
     raise StartError(f"the tables are in use by {who}; end what that session does, then try again")
 
 
-async def _try(connection: AsyncConnection, work: Callable[[], Awaitable[T]]) -> T:
+async def _try(connection: CoreConnection, work: Callable[[], Awaitable[T]]) -> T:
     await connection.exec_driver_sql("BEGIN")
     await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{VACUUM_MILLISECONDS}ms'")
     await connection.exec_driver_sql(f"LOCK TABLE {', '.join(TABLES)} IN SHARE UPDATE EXCLUSIVE MODE")

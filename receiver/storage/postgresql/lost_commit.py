@@ -24,11 +24,11 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import NullPool, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from receiver.errors import OutcomeUnknown, StorageUnavailable
 from receiver.storage.postgresql import errors
 from receiver.storage.postgresql.commit_evidence import Evidence
+from receiver.storage.postgresql.core_connection import CoreConnection, CoreEngine
 from receiver.storage.postgresql.server import core_engine
 from receiver.telemetry.log import get_logger
 
@@ -70,7 +70,7 @@ class LostCommit:
         session: Session,
         evidence: Evidence,
         committing: "asyncio.Task[Any]",
-        core: AsyncConnection,
+        core: CoreConnection,
     ) -> None:
         self._dsn = dsn
         self._session = session
@@ -101,7 +101,7 @@ class LostCommit:
         if not is_committed:
             raise StorageUnavailable("the database lost the write; nothing was stored, try again")
 
-    async def _ask_until_known(self, engine: AsyncEngine) -> bool | None:
+    async def _ask_until_known(self, engine: CoreEngine) -> bool | None:
         wait = _FIRST_WAIT_SECONDS
         while True:
             if self._committing.done() and not errors.is_answer_missing(self._committing):
@@ -123,7 +123,7 @@ class LostCommit:
         else:
             await asyncio.wait({self._committing}, timeout=seconds)
 
-    async def _has_ended(self, connection: AsyncConnection) -> bool:
+    async def _has_ended(self, connection: CoreConnection) -> bool:
         session = {"pid": self._session.pid, "began": self._session.began}
         found = (await connection.execute(_STATE, session)).first()
         if found is None or not (found.is_writing or self._evidence.is_whole):
@@ -142,7 +142,7 @@ def _retrieved(committing: "asyncio.Task[Any]") -> None:
         committing.exception()
 
 
-async def _close(core: AsyncConnection) -> None:
+async def _close(core: CoreConnection) -> None:
     """Close a connection that may be broken, or whose server may be frozen."""
     with suppress(Exception):
         driver = (await core.get_raw_connection()).driver_connection

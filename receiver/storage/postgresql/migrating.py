@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 import migrations
 from receiver.errors import StartError
 from receiver.storage.compatibility import present_schema
 from receiver.storage.postgresql.connecting import connected
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.errors import driver_error, is_locked, is_unavailable
 from receiver.storage.postgresql.server import connect
 from receiver.telemetry.log import get_logger
@@ -77,7 +77,7 @@ async def migrate_server(dsn: str, *, upgrade: Callable[[Connection], None]) -> 
     )
 
 
-async def _try(connection: AsyncConnection, upgrade: Callable[[Connection], None]) -> tuple[str | None, str]:
+async def _try(connection: CoreConnection, upgrade: Callable[[Connection], None]) -> tuple[str | None, str]:
     found = await connection.run_sync(present_schema)
     if not found.is_to_be_migrated():
         return found.revision, found.revision or migrations.HEAD
@@ -89,7 +89,7 @@ async def _try(connection: AsyncConnection, upgrade: Callable[[Connection], None
 
 @asynccontextmanager
 async def watched_blockers(
-    connection: AsyncConnection, dsn: str, *, every_seconds: float | None = None
+    connection: CoreConnection, dsn: str, *, every_seconds: float | None = None
 ) -> AsyncIterator[dict[int, str]]:
     """Yield who was last in the way of a connection: a line for each session, by its process id.
 
@@ -140,7 +140,7 @@ def _line(row: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-async def lock_out_others(connection: AsyncConnection, dsn: str) -> None:
+async def lock_out_others(connection: CoreConnection, dsn: str) -> None:
     """Wait until this is the only connection that changes the form of tables, and stay it until it is closed.
 
     Raises `StartError` after `_OTHER_SECONDS`.
@@ -158,6 +158,6 @@ async def lock_out_others(connection: AsyncConnection, dsn: str) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def try_lock_out_others(connection: AsyncConnection) -> bool:
+async def try_lock_out_others(connection: CoreConnection) -> bool:
     """Do the same without a wait; return False if another connection does it at present."""
     return bool((await connection.execute(text(f"SELECT pg_try_advisory_lock({_LOCK})"))).scalar_one())

@@ -20,12 +20,12 @@ from typing import Any, NoReturn, cast
 
 import asyncpg
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models import SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.errors import OutcomeUnknown
 from receiver.storage.optimistic import CHANGED, NEEDS_MORE, NotOptimistic
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.one_statement import MARK, Writes, key_at, place_of
 from receiver.storage.postgresql.statement_parts import NAMED_TASKS, listener_of, listeners_query, names_of, state_of
 from receiver.storage.postgresql.transaction import PostgreSQLTransaction
@@ -112,7 +112,7 @@ class OptimisticTransaction(PostgreSQLTransaction):
             raise OutcomeUnknown  # it cannot be; but what was written must not be written again
         return True
 
-    async def find(self, connection: AsyncConnection) -> bool | None:
+    async def find(self, connection: CoreConnection) -> bool | None:
         """Return whether the statement, which has ended, wrote; None if the tables do not tell. Then keys are known."""
         if not self._writes.events:
             return None

@@ -8,11 +8,11 @@ from datetime import timedelta
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.clock import utc_now
 from receiver.errors import StartError
 from receiver.storage.postgresql.connecting import connected
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.errors import driver_error
 from receiver.storage.postgresql.locked_tables import with_locked_tables
 from receiver.storage.postgresql.migrating import try_lock_out_others
@@ -85,7 +85,7 @@ async def keep_partitions(dsn: str, period: timedelta) -> PartitionsKept:
 
 
 async def _make_next(
-    connection: AsyncConnection, dsn: str, divided: Divided, period: timedelta, kept: PartitionsKept
+    connection: CoreConnection, dsn: str, divided: Divided, period: timedelta, kept: PartitionsKept
 ) -> None:
     """Make the next partition as soon as the last one is in use."""
     if not await is_empty(connection, divided.default):
@@ -107,7 +107,7 @@ async def _make_next(
     log.info("partition made", table=divided.table, partition=name)
 
 
-async def _drop_empty(connection: AsyncConnection, dsn: str, divided: Divided, kept: PartitionsKept) -> None:
+async def _drop_empty(connection: CoreConnection, dsn: str, divided: Divided, kept: PartitionsKept) -> None:
     newest = await newest_key(connection, divided.numbered)
     for partition in await partitions_of(connection, divided.table):
         if partition.end > newest or not await _is_unused(connection, divided, partition):
@@ -127,7 +127,7 @@ async def _drop_empty(connection: AsyncConnection, dsn: str, divided: Divided, k
             log.info("partition dropped", table=divided.table, partition=partition.name)
 
 
-async def _is_unused(connection: AsyncConnection, divided: Divided, partition: Partition) -> bool:
+async def _is_unused(connection: CoreConnection, divided: Divided, partition: Partition) -> bool:
     """Return whether a partition has no row, and will get none: a delivery that is there may be sent again."""
     if not await is_empty(connection, partition.name):
         return False
@@ -135,7 +135,7 @@ async def _is_unused(connection: AsyncConnection, divided: Divided, partition: P
     return divided.numbered == divided.table or await is_empty(connection, divided.numbered, of_others)
 
 
-async def _remove_bound(connection: AsyncConnection, dsn: str, divided: Divided) -> None:
+async def _remove_bound(connection: CoreConnection, dsn: str, divided: Divided) -> None:
     """Remove what a partitioning left that was interrupted: it would refuse rows some day."""
     if not (await connection.execute(_HAS_BOUND, {"name": divided.table, "bound": BOUND})).scalar_one():
         return

@@ -8,13 +8,13 @@ beside the service. What an interrupted one has done stays, and is gone on with:
 from datetime import datetime, timedelta
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.clock import utc_now
 from receiver.errors import StartError
 from receiver.storage.compatibility import present_schema
 from receiver.storage.maintenance import Partitioned
 from receiver.storage.postgresql.connecting import connected
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.locked_tables import told_in_one_line, with_locked_tables
 from receiver.storage.postgresql.migrating import lock_out_others
 from receiver.storage.postgresql.partitions import (
@@ -60,7 +60,7 @@ async def partition_server(dsn: str, period: timedelta) -> list[Partitioned]:
         return found
 
 
-async def _partition(connection: AsyncConnection, dsn: str, divided: Divided, period: timedelta) -> Partitioned:
+async def _partition(connection: CoreConnection, dsn: str, divided: Divided, period: timedelta) -> Partitioned:
     await check_keys(connection)  # a partition of a later table takes over only those that are
     if await is_partitioned(connection, divided.table):
         return Partitioned(divided.table, False, (await partitions_of(connection, divided.table))[0].end)
@@ -83,12 +83,12 @@ async def _partition(connection: AsyncConnection, dsn: str, divided: Divided, pe
     return Partitioned(divided.table, True, end)
 
 
-async def range_for(connection: AsyncConnection, divided: Divided, period: timedelta, now: datetime) -> int:
+async def range_for(connection: CoreConnection, divided: Divided, period: timedelta, now: datetime) -> int:
     """Return how many row keys a partition is for: as many as there were rows in the last period, and not too few."""
     return max(LEAST_ROWS, await rows_since(connection, divided.numbered, now - period))
 
 
-async def _replace(connection: AsyncConnection, divided: Divided, end: int, size: int) -> None:
+async def _replace(connection: CoreConnection, divided: Divided, end: int, size: int) -> None:
     """Put a new, partitioned table in the place of the present one, which becomes its first partition."""
     table, first = divided.table, divided.name_from(0)
     form = await form_of(connection, table)
@@ -106,13 +106,13 @@ async def _replace(connection: AsyncConnection, divided: Divided, end: int, size
     await run_all(connection, form.referring_again(checked=False))
 
 
-async def check_keys(connection: AsyncConnection) -> None:
+async def check_keys(connection: CoreConnection) -> None:
     """Check the keys that were made again, beside the service."""
     for each in (await connection.execute(_UNCHECKED)).all():
         await connection.exec_driver_sql(f"ALTER TABLE {each.table} VALIDATE CONSTRAINT {each.name}")
 
 
-async def _unbind(connection: AsyncConnection, dsn: str, table: str) -> None:
+async def _unbind(connection: CoreConnection, dsn: str, table: str) -> None:
     """Remove the constraint of a try that failed: it would refuse rows later. A worker tries it again if need be."""
     try:
         await with_locked_tables(

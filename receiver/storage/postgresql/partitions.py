@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.domain.ids import first_id_at
+from receiver.storage.postgresql.core_connection import CoreConnection
 
 LEAST_ROWS = 1_000_000
 """A partition has room for at least as many row keys."""
@@ -80,36 +80,36 @@ class Partition:
     name: str
 
 
-async def is_partitioned(connection: AsyncConnection, table: str) -> bool:
+async def is_partitioned(connection: CoreConnection, table: str) -> bool:
     """Return whether a table is partitioned."""
     return bool((await connection.execute(_IS_PARTITIONED, {"name": table})).scalar_one())
 
 
-async def partitions_of(connection: AsyncConnection, table: str) -> list[Partition]:
+async def partitions_of(connection: CoreConnection, table: str) -> list[Partition]:
     """Return the partitions of a table but for the default one, in their order."""
     rows = (await connection.execute(_PARTITIONS, {"name": table})).all()
     found = ((name, _RANGE.fullmatch(bound)) for name, bound in rows)
     return sorted(Partition(int(each[1] or 0), int(each[2]), name) for name, each in found if each is not None)
 
 
-async def newest_key(connection: AsyncConnection, table: str) -> int:
+async def newest_key(connection: CoreConnection, table: str) -> int:
     """Return the last row key that a table has given."""
     sequence = await _one(connection, f"SELECT pg_get_serial_sequence('{table}', 'id')")
     return int(await _one(connection, f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}"))
 
 
-async def rows_since(connection: AsyncConnection, table: str, moment: datetime) -> int:
+async def rows_since(connection: CoreConnection, table: str, moment: datetime) -> int:
     """Return how many rows a table has got since a moment and still has, found by the time in the public ids."""
     count = text(f"SELECT count(*) FROM {table} WHERE uid >= CAST(:uid AS uuid)")
     return int((await connection.execute(count, {"uid": first_id_at(moment)})).scalar_one())
 
 
-async def is_empty(connection: AsyncConnection, table: str, condition: str = "true") -> bool:
+async def is_empty(connection: CoreConnection, table: str, condition: str = "true") -> bool:
     """Return whether a table has no row of a condition."""
     return not await _one(connection, f"SELECT EXISTS (SELECT 1 FROM {table} WHERE {condition})")
 
 
-async def add_partition(connection: AsyncConnection, divided: Divided, template: str, first: int, end: int) -> str:
+async def add_partition(connection: CoreConnection, divided: Divided, template: str, first: int, end: int) -> str:
     """Add an empty partition for a range of keys, in a transaction that has the tables to itself; return its name.
 
     It gets the settings and the keys of the partition `template`, and all else from the table.
@@ -119,7 +119,7 @@ async def add_partition(connection: AsyncConnection, divided: Divided, template:
     return name
 
 
-async def add_default(connection: AsyncConnection, divided: Divided, template: str) -> None:
+async def add_default(connection: CoreConnection, divided: Divided, template: str) -> None:
     """Add the default partition, which takes what no other does."""
     await _make(connection, divided, divided.default, template, "DEFAULT")
 
@@ -129,23 +129,23 @@ def like(table: str) -> str:
     return f"(LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION)"
 
 
-async def own_keys_of(connection: AsyncConnection, partition: str) -> list[str]:
+async def own_keys_of(connection: CoreConnection, partition: str) -> list[str]:
     """Return the definitions of the keys that a partition has by itself, not from its table."""
     return list((await connection.execute(_OWN_KEYS, {"name": partition})).scalars().all())
 
 
-async def settings_of(connection: AsyncConnection, partition: str) -> str:
+async def settings_of(connection: CoreConnection, partition: str) -> str:
     """Return the clause that gives a new table the settings of a partition; empty if it has none."""
     found = (await connection.execute(_SETTINGS, {"name": partition})).scalar_one()
     return f" WITH ({found})" if found else ""
 
 
-async def analyze(connection: AsyncConnection, divided: Divided) -> None:
+async def analyze(connection: CoreConnection, divided: Divided) -> None:
     """Let the planner know a table with all its partitions: autovacuum looks at each partition alone."""
     await connection.exec_driver_sql(f"ANALYZE {divided.table}")
 
 
-async def _make(connection: AsyncConnection, divided: Divided, name: str, template: str, bound: str) -> None:
+async def _make(connection: CoreConnection, divided: Divided, name: str, template: str, bound: str) -> None:
     settings = await settings_of(connection, template)
     await connection.exec_driver_sql(f"CREATE TABLE {name} {like(divided.table)}{settings}")
     for key in await own_keys_of(connection, template):
@@ -153,5 +153,5 @@ async def _make(connection: AsyncConnection, divided: Divided, name: str, templa
     await connection.exec_driver_sql(f"ALTER TABLE {divided.table} ATTACH PARTITION {name} {bound}")
 
 
-async def _one(connection: AsyncConnection, query: str) -> Any:
+async def _one(connection: CoreConnection, query: str) -> Any:
     return (await connection.execute(text(query))).scalar_one()

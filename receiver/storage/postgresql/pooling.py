@@ -6,9 +6,9 @@ statements, and has settings. In session mode a pooler gives a connection one se
 
 import asyncpg
 from asyncpg.exceptions import DuplicatePreparedStatementError, InvalidSQLStatementNameError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from receiver.errors import DatabaseAway, StartError
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.errors import is_unavailable
 from receiver.storage.postgresql.location import POOLER_ADVICE
 from receiver.storage.postgresql.server import connect
@@ -20,7 +20,7 @@ _SECONDS = 5.0
 _WHICH = "SELECT pg_backend_pid()"
 
 
-async def refuse_transaction_pooling(dsn: str, connection: AsyncConnection) -> None:
+async def refuse_transaction_pooling(dsn: str, connection: CoreConnection) -> None:
     """Raise `StartError` if a connection's transactions run in different sessions. It must not be in a transaction."""
     first = (await connection.get_raw_connection()).driver_connection
     assert first is not None  # noqa: S101 - it is open

@@ -17,10 +17,10 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import TypeEngine
 
 from receiver.storage.hot import Decoder, HotPlan, HotQuery, HotRow
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.errors import is_locked, is_unavailable, unavailable
 from receiver.storage.postgresql.raw_connection import RawConnection
 from receiver.storage.postgresql.server import COMMAND_SECONDS, core_engine
@@ -38,7 +38,7 @@ _KEYS: BindParameter[Any] = bindparam("keys", type_=ARRAY(BigInteger()))
 class PostgreSQLSnapshot:
     """Reads the rows as they were when the snapshot was made."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: CoreConnection) -> None:
         self._connection = connection
 
     async def read(self, statement: Executable) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ class PostgreSQLReader:
         """Open a snapshot for several queries. Raises `StorageUnavailable`."""
         await self.read(select(literal(1)))  # a broken connection is replaced here, not in the midst of the snapshot
         try:
-            connection = await self._engine.connect()
+            connection = await self._engine.open()
         except Exception as error:
             raise (unavailable(error, "cannot be read") if is_unavailable(error) else error) from error
         try:

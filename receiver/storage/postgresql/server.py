@@ -17,8 +17,8 @@ import asyncpg
 import orjson
 from asyncpg.connect_utils import SessionAttribute
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from receiver.storage.postgresql.core_connection import CoreEngine
 from receiver.storage.postgresql.location import read_location
 from receiver.storage.postgresql.values import NUL, write_document, write_text
 
@@ -119,11 +119,10 @@ def core_engine(
     settings: Mapping[str, str] = _NO_SETTINGS,
     command_seconds: float | None = COMMAND_SECONDS,
     **pool: Any,
-) -> AsyncEngine:
+) -> CoreEngine:
     """Return a SQLAlchemy engine; each statement is a transaction of its own, except after an explicit BEGIN."""
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=lambda: connect(dsn, writes=writes, settings=settings, command_seconds=command_seconds),
+    engine = CoreEngine(
+        lambda: connect(dsn, writes=writes, settings=settings, command_seconds=command_seconds),
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,  # errors are logged, and values may not be
         json_serializer=write_document,

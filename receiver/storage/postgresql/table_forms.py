@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import TextClause, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from receiver.storage.postgresql.core_connection import CoreConnection
 
 # Those with a parent belong to a partition, and come and go with it.
 _CONSTRAINTS = text(
@@ -71,7 +72,7 @@ class TableForm:
         ]
 
 
-async def form_of(connection: AsyncConnection, table: str) -> TableForm:
+async def form_of(connection: CoreConnection, table: str) -> TableForm:
     """Return the form that a table has."""
 
     async def rows(query: TextClause) -> list[Any]:
@@ -80,7 +81,7 @@ async def form_of(connection: AsyncConnection, table: str) -> TableForm:
     return TableForm(table, await rows(_CONSTRAINTS), await rows(_INDEXES), await rows(_REFERRING), await rows(_GRANTS))
 
 
-async def run_all(connection: AsyncConnection, statements: list[str]) -> None:
+async def run_all(connection: CoreConnection, statements: list[str]) -> None:
     """Run statements one after another."""
     for statement in statements:
         await connection.exec_driver_sql(statement)

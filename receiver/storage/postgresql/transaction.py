@@ -29,13 +29,13 @@ from typing import Any, NoReturn
 
 import asyncpg
 from sqlalchemy import Executable, Row, Table, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.postgresql import intent_statements, run_statements
 from receiver.storage.postgresql.commit_evidence import CommitEvidence
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.statement_parts import (
     EVENT_COLUMNS,
     NAMED_TASKS,
@@ -259,7 +259,7 @@ UNION ALL
 class PostgreSQLTransaction:
     """A transaction on the writer's connection: `core` is SQLAlchemy's connection, `driver` the one beneath it."""
 
-    def __init__(self, core: AsyncConnection, driver: asyncpg.Connection) -> None:
+    def __init__(self, core: CoreConnection, driver: asyncpg.Connection) -> None:
         self.after_commit: list[Callable[[], None]] = []
         self.evidence = CommitEvidence()
         self._core = core

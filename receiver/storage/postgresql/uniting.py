@@ -4,10 +4,9 @@ The rows are copied, in one transaction, while nothing serves the database. A ta
 the partitioned one has them; what is unique in each partition is unique in the whole table again.
 """
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from receiver.storage.maintenance import Partitioned
 from receiver.storage.postgresql.connecting import connected
+from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.dump import refuse_if_served
 from receiver.storage.postgresql.locked_tables import TABLES, told_in_one_line
 from receiver.storage.postgresql.migrating import lock_out_others
@@ -30,7 +29,7 @@ async def unite_server(dsn: str) -> list[Partitioned]:
         return found
 
 
-async def _unite(connection: AsyncConnection, divided: Divided) -> Partitioned:
+async def _unite(connection: CoreConnection, divided: Divided) -> Partitioned:
     table, parts = divided.table, f"{divided.table}_parts"
     if not await is_partitioned(connection, table):
         return Partitioned(table, False, None)
