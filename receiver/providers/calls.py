@@ -21,7 +21,7 @@ from receiver.errors import RingbackError, TooLarge
 from receiver.large_bodies import LARGE_BYTES, read_apart
 from receiver.lease_check import LeaseEnded, check_lease
 from receiver.providers.base import CallerKey, ConfirmSend
-from receiver.providers.outgoing import Timeouts, Transport
+from receiver.providers.outgoing import Timeouts, Transport, WholeBody
 from receiver.providers.rate_limiter import RateLimiter
 from receiver.providers.transport import exchange, open_transport
 
@@ -36,6 +36,7 @@ _PAUSE_WITHOUT_HINT = 1.0
 """Seconds to pause after a 429 without `Retry-After`."""
 
 _CALLS_LEFT = ("x-ratelimit-remaining", "ratelimit-remaining")
+_HEADERS_READ = {name.encode(): name for name in ("content-encoding", "retry-after", "date", *_CALLS_LEFT)}
 _HEADERS = {"accept": "application/json", "accept-encoding": "gzip, deflate", "user-agent": "ringback"}
 _JSON_HEADER = {"content-type": "application/json"}
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -203,11 +204,14 @@ class HTTPCalls(ABC, Generic[R]):
             {**self._headers, **({} if content is None else _JSON_HEADER), **(headers or {})},
             content,
         )
-        is_file = is_file_type(response.status_code, response.headers.get("content-type", ""), file_types)
+        stream = cast(httpx.AsyncByteStream, response.stream)
+        is_file = bool(file_types) and is_file_type(
+            response.status_code, response.headers.get("content-type", ""), file_types
+        )
         try:
-            body = b"" if is_file else await _whole(response)
+            body = b"" if is_file else await _whole(stream)
         finally:
-            await response.aclose()  # of a file the rest is not sent
+            await stream.aclose()  # of a file the rest is not sent
         secrets = (*self._secrets, hidden)
         if file_types:
             head = {name: _redacted(value, secrets) for name, value in response.headers.items()}
@@ -227,10 +231,13 @@ class HTTPCalls(ABC, Generic[R]):
         Raises `TooLarge` if it has more than `limit` bytes when it is unpacked, and `DecodingError` for one that no
         limit helps.
         """
-        headers = response.headers
-        body = _unpacked(body, headers.get("content-encoding", ""), limit)
+        headers = headers_read(response.headers)
+        if "content-encoding" in headers:
+            body = _unpacked(body, headers["content-encoding"], limit)
         value, text = self.read_body(body, hidden)
-        retry_after = retry_after_seconds(headers.get("retry-after"), wall_now(), longest=LONGEST_RETRY_AFTER)
+        retry_after = None
+        if "retry-after" in headers:
+            retry_after = retry_after_seconds(headers["retry-after"], wall_now(), longest=LONGEST_RETRY_AFTER)
         left = next((headers[name] for name in _CALLS_LEFT if name in headers), None)
         more = {"date": headers.get("date"), "calls_left": left, **more}
         return self.response(response.status_code, value, text, retry_after, len(body), **more)
@@ -265,11 +272,34 @@ def _redacted(text: str, secrets: Sequence[str]) -> str:
     return text
 
 
-async def _whole(response: httpx.Response) -> bytes:
+def headers_read(headers: httpx.Headers) -> dict[str, str]:
+    """Return those of the headers that are looked at, by their names in lower case.
+
+    httpx's own look-up of one goes through all of them, and decodes them again.
+    """
+    found: dict[str, str] = {}
+    for name, value in headers.raw:
+        known = _HEADERS_READ.get(name.lower())
+        if known is not None:
+            text = _text(value)
+            found[known] = f"{found[known]}, {text}" if known in found else text
+    return found
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+async def _whole(stream: httpx.AsyncByteStream) -> bytes:
+    if isinstance(stream, WholeBody):
+        return await stream.whole(LARGEST_RESPONSE)
     parts: list[bytes] = []
     size = 0
     # Not httpx's decoding iterator: it costs a third of the whole call, and unpacks without a bound.
-    async for part in cast(httpx.AsyncByteStream, response.stream):
+    async for part in stream:
         size += len(part)
         if size > LARGEST_RESPONSE:
             raise httpx.DecodingError("the response is too large")

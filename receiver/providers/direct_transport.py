@@ -28,7 +28,7 @@ from receiver.http_client.pool import ConnectionPool
 from receiver.http_client.streamed_exchange import StreamedExchange
 from receiver.http_client.streamed_reader import StreamedReader
 from receiver.lookups.resolver import NameLookups
-from receiver.providers.outgoing import IDLE_SECONDS, MOST_CONNECTIONS, OutgoingBody, Timeouts
+from receiver.providers.outgoing import IDLE_SECONDS, MOST_CONNECTIONS, OutgoingBody, Timeouts, WholeBody
 from receiver.providers.target import ProviderServer, read_target
 
 _METHOD = re.compile("[A-Z]+")
@@ -120,7 +120,7 @@ class DirectTransport:
         return self._tls
 
 
-class _Body(httpx.AsyncByteStream):
+class _Body(WholeBody):
     """A response's body, as it arrives."""
 
     def __init__(self, exchange: StreamedExchange) -> None:
@@ -132,6 +132,19 @@ class _Body(httpx.AsyncByteStream):
                 yield part
         except _FAULTS as error:
             raise _as_httpx(error) from error
+
+    async def whole(self, most: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while part := await self._exchange.part():
+                size += len(part)
+                if size > most:
+                    raise httpx.DecodingError("the response is too large")
+                parts.append(part)
+        except _FAULTS as error:
+            raise _as_httpx(error) from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def aclose(self) -> None:
         self._exchange.close()

@@ -1,5 +1,6 @@
 """What the calls to a provider go through, as those who make them see it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Mapping
 from typing import NamedTuple, Protocol
 
@@ -20,6 +21,14 @@ class Timeouts(NamedTuple):
     connect: float
     read: float
     pool: float
+
+
+class WholeBody(ABC, httpx.AsyncByteStream):
+    """The body of a response that may be read at once: its parts one by one take longer than a short one is worth."""
+
+    @abstractmethod
+    async def whole(self, most: int) -> bytes:
+        """Return all that has not been read yet. Raises `DecodingError` for more than `most` bytes."""
 
 
 class Transport(Protocol):

@@ -34,7 +34,7 @@ class Conclusions:
         arrival = Arrival(
             provider=task.provider,
             task_uid=task.uid,
-            update=replace(update, attempt=task.attempt),
+            update=update if update.attempt == task.attempt else replace(update, attempt=task.attempt),
             body=receipt_body(update) if keeps_receipt else None,
         )
         return await self._writer.write(self._applier.apply, arrival, bounded=False, organization=task.organization_id)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from receiver.providers import FailedAttempt, Missing, NoAnswer, NotMade, Refused, UnknownOutcome
-from receiver.providers.calls import NotSent, ResponseLost
+from receiver.providers.calls import NotSent, ResponseLost, headers_read
 from receiver.providers.piapi.calls import Calls, PiAPIResponse
 from receiver.providers.piapi.outcomes import cancel_outcome, fetch_outcome, submit_outcome
 from receiver.providers.rate_limiter import RateLimiter
@@ -156,3 +156,15 @@ def test_a_log_has_the_status_and_size_of_an_answer_and_none_of_its_words(status
         assert "planted" not in each.for_log
         assert each.message == each.for_log or each.for_log.startswith(f"HTTP {status} with 123 bytes")
     assert NoAnswer("it is down").for_log == "it is down"
+
+
+def test_the_headers_that_are_looked_at_are_read_as_httpx_reads_them() -> None:
+    sent = [
+        (b"Retry-After", b"7"),
+        (b"content-encoding", b"gzip"),
+        (b"Content-Encoding", b"deflate"),
+        (b"date", b"d\xe9cembre"),
+        (b"x-other", b"1"),
+    ]
+    headers = httpx.Headers(sent)
+    assert headers_read(headers) == {name: headers[name] for name in ("retry-after", "content-encoding", "date")}
