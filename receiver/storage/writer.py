@@ -151,7 +151,6 @@ class Writer:
         """What this thread computed during the commits of a batch: for others, while a slow disk writes."""
         self._outage_began: datetime | None = None
         self._outage: Outage | None = None
-        self._is_writing = False
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -211,20 +210,6 @@ class Writer:
         )
         return cast(Result, await writing)
 
-    async def run_beside(self, work: Callable[[Transaction], Awaitable[Result]]) -> Result:
-        """Run `work` as `run` does, unbounded, on the connection for heavy writes if there is one that is idle.
-
-        So it waits for no batch, and none waits for it. Its order with others is then that of another process's writes.
-        """
-        heavy = self._heavy
-        writer = self if heavy is None or heavy.is_busy else heavy
-        return cast(Result, await writer.write(_run_each, work, bounded=False))
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a write waits, or is being stored."""
-        return bool(self._waiting) or self._is_writing
-
     def take_outage(self) -> Outage | None:
         """Return the time in which nothing could be stored, once after it is over; None if there was none."""
         taken, self._outage = self._outage, None
@@ -281,9 +266,7 @@ class Writer:
             writer_batch.observe(len(batch))
             began, computed = asyncio.get_running_loop().time(), time.thread_time()
             self._committing = 0.0
-            self._is_writing = True
             await self._process(batch)
-            self._is_writing = False
             ended = asyncio.get_running_loop().time()
             self.batches, self.batch_seconds = self.batches + 1, self.batch_seconds + ended - began
             self._waiting.rest(batch, ended - began, ended)

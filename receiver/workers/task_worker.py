@@ -23,65 +23,28 @@ _FIRST_QUEUE: SendQueue = (0, False)
 
 
 class _Slots:
-    """Counts the tasks of one kind that are being acted on.
-
-    `calls` are those whose provider has not answered yet, at most `count`. The others wait only for what was answered
-    to be stored, and there may be as many of them: the next calls need not wait for a commit.
-    """
+    """Counts the tasks of one kind that are being acted on."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._min_claim = min(_MIN_CLAIM, count)
-        self.calls = 0
-        self.answered = 0
+        self.taken = 0
         self.may_be_more = False
         """Whether the last claim filled all free slots: then more tasks may be due."""
 
     @property
     def free(self) -> int:
-        return min(self._count, 2 * self._count - self.answered) - self.calls
+        return self._count - self.taken
 
     @property
     def wants_claim(self) -> bool:
         return self.may_be_more and self.free >= self._min_claim
 
 
-class _InHand:
-    """A claimed task, until it was acted on: it takes one of the `slots`."""
-
-    __slots__ = ("_is_answered", "_slots", "_timer", "due")
-
-    def __init__(self, due: DueTask, slots: _Slots, timer: WakeTimer) -> None:
-        self.due = due
-        self._slots = slots
-        self._timer = timer
-        self._is_answered = False
-        slots.calls += 1
-
-    def answered(self) -> None:
-        """Take note that its provider has answered: another one may be called."""
-        self._is_answered = True
-        self._slots.calls -= 1
-        self._slots.answered += 1
-        self._freed()
-
-    def finished(self) -> None:
-        """Take note that it was acted on."""
-        if self._is_answered:
-            self._slots.answered -= 1
-        else:
-            self._slots.calls -= 1
-        self._freed()
-
-    def _freed(self) -> None:
-        if self._slots.wants_claim:
-            self._timer.set(utc_now())
-
-
 class TaskWorker:
     """Acts on due tasks: sends those that wait to be sent, polls or searches for the others.
 
-    At most `concurrency` calls of each kind at a time, and neither kind waits for the other. Polls are claimed as
+    At most `concurrency` of each kind at a time, and neither kind waits for the other. Polls are claimed as
     many of each organization, tasks to be sent from their send queues in turn: many of one delay no other's.
     """
 
@@ -92,7 +55,7 @@ class TaskWorker:
         self._poller = poller
         self._due = due
         self._lease = timedelta(seconds=lease_seconds)
-        self._running: dict[asyncio.Task[None], _InHand] = {}
+        self._running: dict[asyncio.Task[None], DueTask] = {}
         self._polls = _Slots(concurrency)
         self._unsent = _Slots(concurrency)
         self._last_polled = 0
@@ -114,7 +77,7 @@ class TaskWorker:
         if not self._running:
             return
         _, late = await asyncio.wait(self._running, timeout=seconds)
-        keys = [self._running[task].due.state.id for task in late]
+        keys = [self._running[task].state.id for task in late]
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
@@ -151,17 +114,17 @@ class TaskWorker:
             found = await tx.claim_polls(now, until, polls, self._last_polled) if polls else []
             return found + (await tx.claim_unsent(now, until, unsent, self._last_queue) if unsent else [])
 
-        return await self._writer.run_beside(work) if polls or unsent else []
+        return await self._writer.run(work, bounded=False) if polls or unsent else []
 
     def _start(self, claimed: list[DueTask]) -> None:
         for due in claimed:
+            self._slots_for(due).taken += 1
             if due.queue is None:
                 self._last_polled = due.state.organization_id
             else:
                 self._last_queue = due.queue
-            in_hand = _InHand(due, self._polls if due.queue is None else self._unsent, self._due)
-            task = asyncio.create_task(self._act_on(in_hand))
-            self._running[task] = in_hand
+            task = asyncio.create_task(self._act_on(due))
+            self._running[task] = due
             task.add_done_callback(self._finished)
 
     def _start_late(self, claimed: list[DueTask], until: datetime) -> None:
@@ -169,10 +132,9 @@ class TaskWorker:
         if utc_now() < until - self._lease / 2:
             self._start(claimed)
 
-    async def _act_on(self, in_hand: "_InHand") -> None:
-        due = in_hand.due
+    async def _act_on(self, due: DueTask) -> None:
         try:
-            await self._poller.act_on(due, in_hand.answered)
+            await self._poller.act_on(due)
         except Unavailable as error:  # the database's: its lease runs out, and it is claimed again
             log.warning("acting on task failed", task_id=due.state.uid, error_code=error.code, error=error.message)
         except Exception as error:
@@ -185,4 +147,10 @@ class TaskWorker:
             log.error("counting an exception failed", task_id=due.state.uid, exc_info=second)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task).finished()
+        slots = self._slots_for(self._running.pop(task))
+        slots.taken -= 1
+        if slots.wants_claim:
+            self._due.set(utc_now())
+
+    def _slots_for(self, due: DueTask) -> _Slots:
+        return self._polls if due.queue is None else self._unsent

@@ -83,13 +83,3 @@ async def test_closing_stores_heavy_writes_that_wait(database: Database) -> None
     following.end()
     await asyncio.wait_for(closing, 10)
     assert await asyncio.gather(*writes) == ["written", "written"]
-
-
-async def test_work_beside_waits_neither_for_light_writes_nor_for_heavy_ones(database: Database) -> None:
-    for items in (1, HEAVY):
-        held = Held("SELECT 1")
-        writing = asyncio.create_task(database.writer.run(held, items=items))
-        await held.begun()
-        assert await database.writer.run_beside(count_organizations) == 0
-        held.end()
-        await writing
