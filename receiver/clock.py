@@ -7,7 +7,8 @@ only counts seconds and never jumps. Two machines have two wall clocks, which ma
 |---|---|---|
 | waits, time-outs and caches within a process | monotone | `monotonic`, the event loop's own |
 | what is in rows: `due_at`, leases, schedules, time-outs, retention, `created_at` | the service's | `utc_now` |
-| what outsiders verify or tell: signatures, dates in `Retry-After`, the provider's times | wall | `wall_now` |
+| what outsiders tell or verify: dates in `Retry-After`, the provider's times, their signatures | wall | `wall_now` |
+| signatures of our own, of moments that are also in rows | the service's while both agree, else wall | `signed_time` |
 | the shared rate limit | the database's | `clock_timestamp()` in its statements |
 | the time in an id (UUIDv7) | wall | only an order that people see; no rule reads it |
 | log records | wall | `wall_text` |
@@ -113,6 +114,16 @@ def earliest_elsewhere(moment: datetime) -> datetime:
     """
     present = utc_now()
     return min(moment, wall_now() - (present - moment)) if moment <= present else present - _LONGEST_STEP_BACK
+
+
+def signed_time(moment: datetime) -> datetime:
+    """Return the time that outsiders are told of a present `moment` of the service's clock.
+
+    It is that moment, so that a row with it says what was signed, unless the service's clock and this machine's wall
+    clock have come apart: then it is the wall clock's.
+    """
+    wall = wall_now()
+    return moment if abs((wall - moment).total_seconds()) <= JUMP_SECONDS else wall
 
 
 SERVICE_CLOCK = AnchoredClock(time.time())

@@ -9,7 +9,7 @@ from typing import Any
 
 from models import DeliveryStatus, SubscriptionKind
 from receiver.body_budget import BodyBudget
-from receiver.clock import utc_now, wall_now
+from receiver.clock import signed_time, utc_now
 from receiver.domain.delivery_outcomes import DeliveryOutcome, outcome_of
 from receiver.domain.representations import iso
 from receiver.errors import RingbackError, Unavailable
@@ -120,17 +120,17 @@ class Deliverer:
         message = delivery.message
         if message is None:
             message = await self._large_message(delivery)
-        lease = SendLease(delivery.lease.lease_until)
+        lease, started_at = SendLease(delivery.lease.lease_until), utc_now()
         with under(lease), looked_up_for(delivery.organization_id):
             if is_tracing():
-                result = await self._send_traced(delivery, message)
+                result = await self._send_traced(delivery, message, started_at)
             else:
-                result = await self._send(delivery.url, message, delivery.trace_context)
+                result = await self._send(delivery.url, message, started_at, delivery.trace_context)
         if lease.has_ended():
             counted(sent_without_lease, "delivery").inc()
             log.warning("delivery outlasted its lease", **_ids(delivery))
         outcome = self._outcome(delivery, result)
-        settlement = _settlement(delivery.lease, result, outcome, utc_now())
+        settlement = _settlement(delivery.lease, result, outcome, started_at, utc_now())
         timed(delivery_seconds, _word(settlement)).observe(result.duration_ms / 1000)
         if result.ok:
             TOLD_TIMES.told(delivery.event_uid, "delivery")
@@ -167,21 +167,24 @@ class Deliverer:
         self._room.give_back(max(0, room - 2 * size))  # it is copied once when it is sent
         return message
 
-    async def _send_traced(self, delivery: PreparedDelivery, message: Message | str) -> SendResult:
+    async def _send_traced(
+        self, delivery: PreparedDelivery, message: Message | str, started_at: datetime
+    ) -> SendResult:
         """Send within a span, which the subscriber is told of."""
         with span("deliver event", delivery.trace_context, "CLIENT", **_ids(delivery)) as own:
-            result = await self._send(delivery.url, message, own.traceparent or delivery.trace_context)
+            result = await self._send(delivery.url, message, started_at, own.traceparent or delivery.trace_context)
             own.answered(result.status)
             if not result.ok:
                 own.fail("no response" if result.status is None else str(result.status), result.error)
             return result
 
-    async def _send(self, url: str, message: Message | str, traceparent: str | None) -> SendResult:
+    async def _send(
+        self, url: str, message: Message | str, started_at: datetime, traceparent: str | None
+    ) -> SendResult:
         if isinstance(message, str):
-            return SendResult(
-                status=None, error=message, response="", duration_ms=0, retry_after=None, started_at=utc_now()
-            )
-        return await message.send(self._sender, url, wall_now(), traceparent=traceparent)
+            return SendResult(status=None, error=message, response="", duration_ms=0, retry_after=None)
+        # The one time that is stored, so that the API shows the request as it was signed.
+        return await message.send(self._sender, url, signed_time(started_at), traceparent=traceparent)
 
     def _prepared(self, lease: LeasedDelivery, row: HotRow) -> PreparedDelivery:
         subscription = row["subscription"]
@@ -249,7 +252,9 @@ def _ids(delivery: PreparedDelivery) -> dict[str, Any]:
     }
 
 
-def _settlement(lease: LeasedDelivery, result: SendResult, outcome: DeliveryOutcome, now: datetime) -> Settlement:
+def _settlement(
+    lease: LeasedDelivery, result: SendResult, outcome: DeliveryOutcome, started_at: datetime, now: datetime
+) -> Settlement:
     return Settlement(
         delivery_id=lease.id,
         subscription_id=lease.subscription_id,
@@ -257,7 +262,7 @@ def _settlement(lease: LeasedDelivery, result: SendResult, outcome: DeliveryOutc
         status=outcome.status,
         due_at=None if outcome.delay is None else now + timedelta(seconds=outcome.delay),
         settled_at=None if outcome.status == DeliveryStatus.PENDING else now,
-        started_at=result.started_at,
+        started_at=started_at,
         duration_ms=result.duration_ms,
         status_code=result.status,
         error=result.error,

@@ -50,9 +50,10 @@ class Message:
     own_headers: Mapping[str, str]
 
     async def send(self, sender: Sender, url: str, now: datetime, *, traceparent: str | None = None) -> SendResult:
-        """Send it to `url` now, by the wall clock; return the result, with the secrets redacted that it echoes.
+        """Send it to `url` now; return the result, with the secrets redacted that it echoes.
 
-        `traceparent` names the trace that it belongs to, unless the user added a header of that name.
+        `now` is the time that is signed (`receiver.clock`). `traceparent` names the trace that it belongs to, unless
+        the user added a header of that name.
         """
         headers = await read_by_size(len(self.body), lambda: self.headers(now))  # which signs the body
         if traceparent is not None and TRACEPARENT not in map(str.lower, self.own_headers):

@@ -23,8 +23,9 @@ async def request_preview(
 ) -> dict[str, Any] | None:
     """Return the request of a delivery, as it was sent at the time `at`, or as it would be sent now.
 
-    It has no `traceparent`, which each attempt has of its own. If it cannot be built, `error` is the reason. None if
-    the delivery was deleted.
+    Its time is not the one that was signed if this machine's clock was wrong then (`clock.signed_time`). It has no
+    `traceparent`, which each attempt has of its own. If it cannot be built, `error` is the reason. None if the
+    delivery was deleted.
     """
     rows = await database.read_large_by_keys(TO_SEND, [delivery_id])
     if not rows:

@@ -6,12 +6,11 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Self
 
-from receiver.clock import utc_now, wall_now
+from receiver.clock import wall_now
 from receiver.domain.delivery_outcomes import LONGEST_RETRY_AFTER
 from receiver.domain.retry_after import retry_after_seconds
 from receiver.http_client.dialer import Dialer
@@ -56,7 +55,6 @@ class SendResult:
     response: str
     duration_ms: int
     retry_after: float | None
-    started_at: datetime
 
     @property
     def ok(self) -> bool:
@@ -129,7 +127,7 @@ class Sender:
         What goes wrong is in the result; only CancelledError is raised, and `LeaseEnded` if it is sent under a lease.
         Redirects are not followed: a 3xx is a failure (`receiver/api/CONTRACTS.md`, "Standard Webhooks").
         """
-        started_at, started, response, error = utc_now(), time.monotonic(), None, None
+        started, response, error = time.monotonic(), None, None
         try:
             self._guard.check_literal(url)
             response = await self._post(_read_target(url), headers, body)
@@ -147,7 +145,6 @@ class Sender:
             response="" if response is None else response.body.decode(errors="replace").replace("\0", ""),
             duration_ms=round((time.monotonic() - started) * 1000),
             retry_after=None if response is None else _retry_after(response),
-            started_at=started_at,
         )
 
     async def _post(self, target: _Target, headers: Mapping[str, str], body: bytes) -> ResponseReader:

@@ -1,5 +1,6 @@
 """`/api/v1/deliveries`: listing and reading deliveries, and sending one again."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -98,6 +99,16 @@ async def test_one_delivery_shows_its_request_without_secrets_and_its_attempts(w
         assert value in (received.headers[name], "***")
     assert not {"a-secret-of-mine", "confidential"} & set(shown.values())
     assert all(value == "***" for name, value in shown.items() if "signature" in name or "secret" in name)
+
+
+async def test_the_shown_request_has_the_time_that_was_signed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's clock and the wall clock are never the same to a second's last microsecond."""
+    wall_clock = time.time
+    monkeypatch.setattr(time, "time", lambda: wall_clock() - 1)
+    await world.webhook()
+    await world.ended(await world.created())
+    request = (await settled(world))["request"]
+    assert request["headers"]["webhook-timestamp"] == world.subscriber.received[-1].headers["webhook-timestamp"]
 
 
 async def test_a_client_s_own_callback_is_listed_without_a_webhook(world: World) -> None:

@@ -13,7 +13,6 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.test_utils import TestServer
 
-from receiver.clock import utc_now
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.sender import KEPT_BYTES, Sender, SendResult
 from tests.fakes import certificate
@@ -100,12 +99,10 @@ class Names(AbstractResolver):
 
 
 async def test_a_2xx_is_a_success(sender: Sender) -> None:
-    before = utc_now()
     answer = await send_to(sender, answering(200, "thanks"))
     assert answer.ok
     assert (answer.status, answer.error, answer.response) == (200, None, "thanks")
     assert answer.retry_after is None
-    assert before <= answer.started_at <= utc_now()
     assert 0 <= answer.duration_ms < 10_000
 
 

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver import clock
-from receiver.clock import SLEW, AnchoredClock, earliest_elsewhere, utc_now, wall_now, wall_text
+from receiver.clock import (
+    JUMP_SECONDS,
+    SLEW,
+    AnchoredClock,
+    earliest_elsewhere,
+    signed_time,
+    utc_now,
+    wall_now,
+    wall_text,
+)
 
 RECEIVER = Path(clock.__file__).parent
 NOT_THE_SERVICE = ("cli", "sandbox")
@@ -100,6 +109,18 @@ def test_a_rows_time_is_compared_with_others_times_by_the_earlier_clock(
     assert abs(earliest_elsewhere(written) - min(written, other)) < timedelta(seconds=1)
     from_a_clock_that_was_set_back = utc_now() + timedelta(hours=1)
     assert earliest_elsewhere(from_a_clock_that_was_set_back) < wall_now() - timedelta(hours=20)
+
+
+@pytest.mark.parametrize("apart", [0.0, JUMP_SECONDS - 0.5, 0.5 - JUMP_SECONDS])
+def test_what_is_signed_is_the_rows_time_while_both_clocks_agree(apart: float) -> None:
+    moment = wall_now() + timedelta(seconds=apart)
+    assert signed_time(moment) == moment
+
+
+@pytest.mark.parametrize("wrong", [3600.0, -3600.0, JUMP_SECONDS + 1])
+def test_what_is_signed_is_the_wall_clocks_time_once_the_clocks_have_come_apart(wrong: float) -> None:
+    before = wall_now()
+    assert before <= signed_time(before + timedelta(seconds=wrong)) <= wall_now()
 
 
 def test_the_wall_clock_as_text_is_the_same_moment(monkeypatch: pytest.MonkeyPatch) -> None:
