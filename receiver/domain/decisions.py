@@ -8,7 +8,7 @@ from typing import Any
 from models import EventType, ReceiptReason, Submission, TaskStatus
 from receiver.domain.schedules import PollSchedule
 from receiver.domain.task_state import TaskState
-from receiver.domain.updates import ProviderUpdate
+from receiver.domain.updates import ProviderUpdate, Source
 
 ENDING: Mapping[TaskStatus, EventType] = {
     TaskStatus.COMPLETED: EventType.TASK_COMPLETED,
@@ -52,8 +52,19 @@ def is_unsent(task: TaskState) -> bool:
 def next_look(task: TaskState, update: ProviderUpdate, now: datetime, schedule: PollSchedule) -> datetime:
     """Return when to look at a task after news: at once if it is to be recalled, and its provider's id is known now."""
     if task.cancel_requested_at is None:
-        return schedule.after_update(now)
+        return not_postponed(task, update, now, schedule.after_update(now))
     return now if provider_id_changes(task, update) else schedule.after_recall(0, now, now)
+
+
+def not_postponed(task: TaskState, update: ProviderUpdate, now: datetime, planned: datetime) -> datetime:
+    """Return when to look at a task next: at the `planned` time, or now if a look is due and not begun.
+
+    A webhook without the task's state asks for such a look, and may come before the answer to a call that was made
+    earlier. That answer knows nothing of it, so it may not postpone the look. A webhook with the state may.
+    """
+    is_asked = task.submission == Submission.ACCEPTED and not task.leased
+    is_due = is_asked and task.due_at is not None and task.due_at <= now
+    return now if is_due and update.source != Source.WEBHOOK else planned
 
 
 def provider_id_changes(task: TaskState, update: ProviderUpdate) -> dict[str, Any]:

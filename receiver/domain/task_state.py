@@ -45,6 +45,8 @@ class TaskState:
     trace_context: str | None = None
     handle: dict[str, Any] | None = None
     account_id: int | None = None
+    due_at: datetime | None = None
+    leased: bool = False
 
     def apply_changes(self, changes: Mapping[str, Any]) -> None:
         """Apply changes of the row to this state. Columns that the state does not have are ignored."""

@@ -31,6 +31,7 @@ from receiver.domain.decisions import (
     is_unsent,
     next_look,
     no_faults,
+    not_postponed,
     provider_id_changes,
     snapshot_of,
     without_content,
@@ -350,7 +351,7 @@ def _without_change(task: TaskState, update: ProviderUpdate, now: datetime, sche
             changes["last_update_at"] = heard_at
         is_recalled = task.cancel_requested_at is not None
         after_look = schedule.after_recall if is_recalled else schedule.after_poll
-        changes["due_at"] = after_look(task.poll_count + 1, heard_at, now)
+        changes["due_at"] = not_postponed(task, update, now, after_look(task.poll_count + 1, heard_at, now))
     if update.provider_task_id in changes.values():
         changes.update(last_update_at=now, poll_count=0, due_at=next_look(task, update, now, schedule))
     return Decision(changes) if changes else NOTHING

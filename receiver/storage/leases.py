@@ -72,7 +72,8 @@ class Postponement:
     poll_count: int
     due_at: datetime
     cancel_requested_at: datetime | None
-    """The task's `cancel_requested_at` when this was decided: one that was set since makes the task due at once."""
+    """The task's `cancel_requested_at` when this was decided: one that was set since makes the task due at once.
+    So does a look that was asked for since."""
     missing_count: int = 0
     missing_since: datetime | None = None
     last_update_at: datetime | None = None
@@ -103,12 +104,16 @@ class LostAnswer:
     error: dict[str, Any]
 
 
+AT_ONCE = bindparam("at_once", type_=Moment)
+"""The parameter of a statement that says when "at once" is: now."""
 _KNOWN_UPDATE_AT = bindparam("known_update_at", type_=Moment)
 _IS_RECALLED_SINCE = and_(
     tasks.c.submission != Submission.WAITING,  # the cancel of a run ends those
     tasks.c.cancel_requested_at.is_not(None),
     tasks.c.cancel_requested_at.is_distinct_from(bindparam("known_recall_at", type_=Moment)),
 )
+LOOK_IS_DUE = and_(tasks.c.submission == Submission.ACCEPTED, ~tasks.c.leased, tasks.c.due_at <= AT_ONCE)
+"""Whether a look was asked for that has not begun (`receiver.domain.decisions.not_postponed`)."""
 _POSTPONE = (
     update(tasks)
     .where(
@@ -124,7 +129,7 @@ _POSTPONE = (
         missing_count=bindparam("now_missing_count"),
         missing_since=bindparam("now_missing_since", type_=Moment),
         exception_count=0,
-        due_at=case((_IS_RECALLED_SINCE, bindparam("at_once", type_=Moment)), else_=bindparam("now_due", type_=Moment)),
+        due_at=case((_IS_RECALLED_SINCE | LOOK_IS_DUE, AT_ONCE), else_=bindparam("now_due", type_=Moment)),
         leased=False,
     )
 )

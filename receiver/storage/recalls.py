@@ -9,17 +9,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import bindparam, case, update
 
 from models import TERMINAL
 from models.columns import Moment
+from receiver.clock import utc_now
+from receiver.storage.leases import AT_ONCE, LOOK_IS_DUE
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedRecall:
-    """A recall that the provider refused; the task is polled at `due_at`. It stands if it was requested again since."""
+    """A recall that the provider refused; the task is polled at `due_at`, or at once if that was asked for since.
+
+    It stands if it was requested again since.
+    """
 
     uid: str
     attempt: int
@@ -35,7 +40,11 @@ _GIVE_UP = (
         tasks.c.cancel_requested_at == bindparam("requested_at", type_=Moment),
         tasks.c.status.not_in(TERMINAL),
     )
-    .values(cancel_requested_at=None, due_at=bindparam("now_due", type_=Moment), leased=False)
+    .values(
+        cancel_requested_at=None,
+        due_at=case((LOOK_IS_DUE, AT_ONCE), else_=bindparam("now_due", type_=Moment)),
+        leased=False,
+    )
 )
 
 
@@ -51,4 +60,5 @@ def _parameters(item: RefusedRecall) -> dict[str, Any]:
         "at_attempt": item.attempt,
         "requested_at": item.requested_at,
         "now_due": item.due_at,
+        "at_once": utc_now(),
     }

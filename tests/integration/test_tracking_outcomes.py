@@ -15,6 +15,7 @@ from receiver.domain.updates import ProviderUpdate, Source
 from receiver.providers import (
     Cancelled,
     CancelOutcome,
+    CancelRequested,
     FetchOutcome,
     Found,
     History,
@@ -42,6 +43,7 @@ class SilentProvider(BaseFakeProvider):
         """What it lists, as the fields of updates."""
         self.found: ProviderUpdate | None = None
         """What a poll finds, if it is answered at all."""
+        self.cancelled: CancelOutcome = Cancelled("success")
 
     async def _ask(self) -> None:
         if self.during_call is not None:
@@ -56,7 +58,7 @@ class SilentProvider(BaseFakeProvider):
 
     async def cancel(self, task: ProviderTask, **_: Any) -> CancelOutcome:
         await self._ask()
-        return Cancelled("success")
+        return self.cancelled
 
     def parse_task(self, task: dict[str, Any], *, attempt: int | None = None) -> ProviderUpdate:
         return ProviderUpdate(source=Source.POLL, status=TaskStatus.PENDING, **task)
@@ -249,6 +251,37 @@ async def test_an_update_during_a_failed_poll_postpones_the_next_poll(harness: P
     assert task["poll_count"] <= 1
     assert task["due_at"] <= utc_now() + timedelta(seconds=1.5 * SCHEDULE.first)
     assert task["due_at"] >= before + timedelta(seconds=SCHEDULE.first)
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_look_that_is_asked_for_during_a_poll_is_still_due_after_it(
+    harness: PollingHarness, is_answered: bool
+) -> None:
+    uid = await harness.tracking.create()
+    await harness.tracking.receive(TaskStatus.PROCESSING, uid)
+    await harness.age(uid, last_update_at=utc_now() - timedelta(minutes=5))
+    if is_answered:
+        harness.provider.found = ProviderUpdate(
+            source=Source.POLL, status=TaskStatus.PROCESSING, provider_task_id="pt-1", attempt=1
+        )
+    harness.provider.during_call = lambda: harness.poller.poll_soon([uid])
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
+    assert (task["due_at"] <= utc_now(), task["leased"]) == (True, False)
+    harness.provider.during_call = None
+    await harness.act_on(uid)  # that look, after which the next one is planned
+    assert (await harness.tracking.task(uid))["due_at"] > utc_now()
+
+
+async def test_a_look_that_is_asked_for_during_a_refused_recall_is_still_due_after_it(harness: PollingHarness) -> None:
+    uid = await harness.tracking.create()
+    await harness.tracking.receive(TaskStatus.PROCESSING, uid)
+    await harness.age(uid, cancel_requested_at=utc_now())
+    harness.provider.cancelled = CancelRequested("noted")
+    harness.provider.during_call = lambda: harness.poller.poll_soon([uid])
+    await harness.act_on(uid)
+    task = await harness.tracking.task(uid)
+    assert (task["cancel_requested_at"], task["due_at"] <= utc_now(), task["leased"]) == (None, True, False)
 
 
 async def test_an_end_during_a_failed_poll_leaves_nothing_due(harness: PollingHarness) -> None:

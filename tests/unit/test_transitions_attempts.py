@@ -1,5 +1,6 @@
 """Further attempts of a task, and when it is polled."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -131,6 +132,23 @@ def test_an_update_with_a_change_postpones_the_poll_whatever_its_source(source: 
         changes = decided(task_state(R), update).changes
         assert (changes["poll_count"], changes["last_update_at"]) == (0, NOW)
         assert changes["due_at"] == NOW + timedelta(seconds=15)
+
+
+@pytest.mark.parametrize("source", [Source.POLL, Source.SUBMIT])
+@pytest.mark.parametrize("due_since", [timedelta(0), timedelta(seconds=2)])
+def test_the_answer_to_a_call_does_not_postpone_a_look_that_is_due(source: Source, due_since: timedelta) -> None:
+    asked = task_state(R, due_at=NOW - due_since, leased=False)
+    same = [reported(R, Source.POLL)] if source == Source.POLL else []
+    for update in (reported(R, source, progress=7), reported(None, source, word="dreaming"), *same):
+        assert decided(asked, update).changes["due_at"] == NOW
+        # One that has begun, or is planned, is not a look that was asked for since.
+        for task in (replace(asked, leased=True), replace(asked, due_at=NOW + timedelta(seconds=1))):
+            assert seconds_until_due(decided(task, update)) > 0
+
+
+def test_a_webhook_with_the_state_postpones_a_look_that_is_due() -> None:
+    asked = task_state(R, due_at=NOW, leased=False)
+    assert seconds_until_due(decided(asked, reported(R, progress=7))) == 15
 
 
 def test_a_webhook_without_a_change_does_not_postpone_the_poll() -> None:

@@ -70,7 +70,7 @@ def test_a_recalled_task_is_due_at_once_when_its_provider_s_id_becomes_known() -
 def test_looks_at_a_recalled_task_begin_after_a_second_and_slow_down() -> None:
     task, delays = after(UNDER_WAY[2], recall(UNDER_WAY[2], NOW)), list[float]()
     for _ in range(12):
-        decision = decided(task, reported(R, Source.POLL))
+        decision = decided(replace(task, leased=True), reported(R, Source.POLL))
         delays.append((decision.changes["due_at"] - NOW).total_seconds())
         task = after(task, decision)
     assert delays == sorted(delays)

@@ -92,7 +92,7 @@ WITH RECURSIVE ahead(id) AS (
 ), due AS MATERIALIZED (
     SELECT waiting.*, few.number AS few
     FROM (SELECT $3::bigint / GREATEST(1, count(*)) AS number FROM owner) AS few CROSS JOIN owner CROSS JOIN LATERAL (
-        SELECT {_STATE}, submitted_at, due_at FROM task
+        SELECT {_STATE}, submitted_at FROM task
         WHERE {_SENT} AND organization_id = owner.id AND due_at <= $1
         ORDER BY due_at LIMIT few.number FOR NO KEY UPDATE SKIP LOCKED
     ) AS waiting
@@ -125,7 +125,7 @@ WITH RECURSIVE queue(bulk, organization_id) AS (
     ) FROM queue WHERE queue.organization_id IS NOT NULL
 ), due AS MATERIALIZED (
     SELECT waiting.* FROM queue CROSS JOIN LATERAL (
-        SELECT {_STATE}, submitted_at, due_at, bulk FROM task
+        SELECT {_STATE}, submitted_at, bulk FROM task
         WHERE {_UNSENT} AND task.bulk = queue.bulk AND task.organization_id = queue.organization_id AND due_at <= $1
         ORDER BY due_at, id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
     ) AS waiting
