@@ -40,8 +40,9 @@ from models.columns import Moment
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.task_state import TaskState
+from receiver.storage.optimistic import stands_alone
 from receiver.storage.tables import bulk_actions, deliveries, idempotency_keys, tasks
-from receiver.storage.transaction import NewIntent, Transaction
+from receiver.storage.transaction import ClaimedTasks, NewIntent, TaskClaim, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,12 @@ _POSTPONE = (
         leased=False,
     )
 )
+
+
+@stands_alone
+async def claim_tasks(tx: Transaction, claims: Sequence[TaskClaim]) -> list[ClaimedTasks | Exception]:
+    """Claim due tasks. A handler of the writer."""
+    return [await tx.claim_tasks(claim) for claim in claims]
 
 
 async def mark_sending(tx: Transaction, intents: Sequence[Intent]) -> list[bool | Exception]:

@@ -6,7 +6,8 @@ whether what was read is still so, writes everything, and commits. Where it is n
 is done again with locks: handlers may be called again (`receiver.storage.writer`).
 
 Only handlers that need no other statements are worth the try (`may_be_optimistic`). Where most tries are in vain, such
-as while an endpoint that fails is written to with each outcome, they are left out for a while.
+as while an endpoint that fails is written to with each outcome, they are left out for a while. A claim of tasks takes
+what no other session has locked: it is one statement without a read, and by itself (`stands_alone`).
 """
 
 from collections.abc import Callable
@@ -43,6 +44,20 @@ def may_be_optimistic(handler: Handler) -> Handler:
 def is_optimistic(handler: Callable[..., Any]) -> bool:
     """Return whether a handler is marked."""
     return getattr(handler, "is_optimistic", False)
+
+
+def stands_alone(handler: Handler) -> Handler:
+    """Mark a handler, also with `may_be_optimistic`: it is one statement, which is no part of that of others.
+
+    Where a batch has its items with others that are tried without locks, they get a transaction of their own.
+    """
+    handler.stands_alone = True  # type: ignore[attr-defined]
+    return may_be_optimistic(handler)
+
+
+def is_alone(handler: Callable[..., Any]) -> bool:
+    """Return whether a handler is marked by `stands_alone`."""
+    return getattr(handler, "stands_alone", False)
 
 
 class Doubt:

@@ -118,6 +118,32 @@ class DueTask:
     """What it is to send, if it waits to be sent; None for more than `SMALL_BYTES`, which are read when it is sent."""
 
 
+_FIRST_QUEUE: SendQueue = (0, False)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskClaim:
+    """Which due tasks to claim: at most `polls` that were sent, and at most `unsent` that wait to be sent."""
+
+    now: datetime
+    lease_until: datetime
+    polls: int = 0
+    polled_after: int = 0
+    """The organization whose turn was last; 0 is before the first."""
+    unsent: int = 0
+    sent_after: SendQueue = _FIRST_QUEUE
+    """The queue whose turn was last."""
+
+
+@dataclass(slots=True)
+class ClaimedTasks:
+    """The tasks of a claim, those to be polled first, and of which kind more may be due than it was to take."""
+
+    tasks: list[DueTask] = field(default_factory=list)
+    may_be_more_polls: bool = False
+    may_be_more_unsent: bool = False
+
+
 @dataclass(slots=True)
 class NewIntent:
     """The intent to send one attempt of a task, with its own token, under a lease until `lease_until`."""
@@ -266,6 +292,14 @@ class Transaction(Protocol):
 
         The queues take turns in the order of organization and `bulk`, beginning with the first one behind `after`. A
         claim leaves `submission` at `waiting`; `receiver.storage.leases.mark_sending` changes it when the call begins.
+        """
+        ...
+
+    async def claim_tasks(self, claim: TaskClaim) -> ClaimedTasks:
+        """Claim due tasks of both kinds, those that `claim_polls` and `claim_unsent` find, in one round trip.
+
+        Of those to be polled fewer than wanted may be claimed although more are due, where organizations have unlike
+        numbers of them. Like lists of row keys, an optimistic transaction fills what is returned with its commit.
         """
         ...
 

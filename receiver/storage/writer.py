@@ -9,7 +9,7 @@ waited for once, for 1 write or for 500, and under load the wait per write shrin
 This is why the statements in `receiver.storage.transaction` take lists: the writer groups a batch by handler, and each
 handler writes all of its items with one statement (or a few), however many they are.
 
-Five rules follow for handlers and callers:
+Six rules follow for handlers and callers:
 
 - A caller may rely on its write as soon as `write` returns: it is on disk. If `write` raises an error, nothing of it
   is, with one exception: `OutcomeUnknown`, when the answer to the commit is missing. Until the outcome is known,
@@ -21,6 +21,8 @@ Five rules follow for handlers and callers:
   are not always stored in the order in which they arrived.
 - Heavy writes (`receiver.storage.write_queue`) may have a writer of their own, whose connection writes at the same
   time, so that light ones do not wait for them. Their order with others is that of another process's writes.
+- A handler that stands alone (`receiver.storage.optimistic`) divides a batch: what is before and behind it, and it,
+  have a commit each.
 - A handler may be called several times for the same item, each time in a new transaction (`Writer._commit_batch`);
   the first time perhaps in one that takes no locks and fails if something has changed (`receiver.storage.optimistic`).
   So its only effects are statements in that transaction and calls left in `Transaction.after_commit`.
@@ -39,7 +41,7 @@ from receiver.clock import monotonic, utc_now
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.loop_turns import leave_turns
-from receiver.storage.optimistic import CONFLICT, RESTING, STORED, Doubt, NotOptimistic, is_optimistic
+from receiver.storage.optimistic import CONFLICT, RESTING, STORED, Doubt, NotOptimistic, is_alone, is_optimistic
 from receiver.storage.queued_write import Item, QueuedWrite, Result, WriteHandler, Written, fail
 from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
@@ -266,7 +268,8 @@ class Writer:
             writer_batch.observe(len(batch))
             began, computed = asyncio.get_running_loop().time(), time.thread_time()
             self._committing = 0.0
-            await self._process(batch)
+            for part in self._parts_of(batch):
+                await self._process(part)
             ended = asyncio.get_running_loop().time()
             self.batches, self.batch_seconds = self.batches + 1, self.batch_seconds + ended - began
             self._waiting.rest(batch, ended - began, ended)
@@ -338,6 +341,22 @@ class Writer:
         self._flush_deferred()
         return self._waiting.take(MOST_AT_ONCE)
 
+    def _parts_of(self, batch: list[QueuedWrite]) -> list[list[QueuedWrite]]:
+        """Divide a batch where some of its handlers stand alone, in the order in which a whole one would be handled."""
+        if not self._is_tried_without_locks(batch) or not any(is_alone(write.handler) for write in batch):
+            return [batch]
+        parts: list[list[QueuedWrite]] = []
+        for handler, positions in _by_handler(batch).items():
+            own = [batch[position] for position in positions]
+            if parts and not is_alone(handler) and not is_alone(parts[-1][0].handler):
+                parts[-1] += own
+            else:
+                parts.append(own)
+        return parts
+
+    def _is_tried_without_locks(self, batch: list[QueuedWrite]) -> bool:
+        return self._begin_optimistic is not None and not self._apart and _may_be_optimistic(batch)
+
     async def _process(self, batch: list[QueuedWrite]) -> None:
         """Commit a batch, and report to each caller its result, or its error."""
         try:
@@ -373,7 +392,7 @@ class Writer:
         missing" is enough. A conflict that remains after `_CONFLICT_TRIES` is treated as an item's fault, which it may
         be after all: a unique violation between two items of one batch repeats, and splitting the batch resolves it.
         """
-        if self._begin_optimistic is not None and not self._apart and _may_be_optimistic(batch):
+        if self._begin_optimistic is not None and self._is_tried_without_locks(batch):
             written = await self._commit_optimistic(batch, self._begin_optimistic)
             if written is not None:
                 return written
@@ -390,6 +409,8 @@ class Writer:
         self, batch: list[QueuedWrite], begin: Callable[[], Awaitable[Transaction]]
     ) -> Written | None:
         """Commit a batch without locks; None if it has to be done with locks."""
+        if is_alone(batch[0].handler):
+            return await self._commit_alone(batch, begin)
         if self._doubt.is_resting():
             counted(optimistic_batches, RESTING).inc()
             return None
@@ -404,6 +425,17 @@ class Writer:
         self._doubt.stored()
         counted(optimistic_batches, STORED).inc()
         return written
+
+    async def _commit_alone(
+        self, batch: list[QueuedWrite], begin: Callable[[], Awaitable[Transaction]]
+    ) -> Written | None:
+        """Commit what stands alone, in which nothing is doubtful; None if it has to be done in a usual transaction."""
+        try:
+            return await self._commit_once(batch, begin)
+        except Exception as error:
+            if not isinstance(error, NotOptimistic) and not self._connection.is_conflict(error):
+                raise
+            return None
 
     async def _commit_once(
         self, batch: list[QueuedWrite], begin: Callable[[], Awaitable[Transaction]] | None = None
@@ -457,13 +489,18 @@ def _may_be_optimistic(batch: list[QueuedWrite]) -> bool:
     return all(is_optimistic(write.handler) for write in batch)
 
 
-async def _handle(transaction: Transaction, batch: list[QueuedWrite]) -> list[Any]:
-    """Call each handler once with all of its items; return the results in the batch's order."""
+def _by_handler(batch: Sequence[QueuedWrite]) -> dict[Any, list[int]]:
+    """Return the positions of the writes of each handler, in the order of the first ones."""
     positions: dict[Any, list[int]] = {}
     for position, write in enumerate(batch):
         positions.setdefault(write.handler, []).append(position)
+    return positions
+
+
+async def _handle(transaction: Transaction, batch: list[QueuedWrite]) -> list[Any]:
+    """Call each handler once with all of its items; return the results in the batch's order."""
     results: list[Any] = [None] * len(batch)
-    for handler, own in positions.items():
+    for handler, own in _by_handler(batch).items():
         outcome = await handler(transaction, [batch[position].item for position in own])
         for position, result in zip(own, outcome, strict=True):
             results[position] = result

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from receiver.clock import utc_now
 from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.events.after_commit import WakeTimer
-from receiver.storage.leases import give_back_tasks
-from receiver.storage.transaction import DueTask, SendQueue, Transaction
+from receiver.storage.leases import claim_tasks, give_back_tasks
+from receiver.storage.transaction import ClaimedTasks, DueTask, SendQueue, TaskClaim
 from receiver.storage.writer import Writer
 from receiver.telemetry.log import get_logger
 from receiver.tracking.poll import Poller
@@ -98,23 +98,19 @@ class TaskWorker:
         try:
             await asyncio.shield(claiming)
         except OutcomeUnknown as unknown:  # what is not known to be ours is not acted on
-            unknown.when_stored(lambda claimed: self._start_late(claimed, until))
+            unknown.when_stored(lambda claimed: self._start_late(claimed.tasks, until))
             raise
         finally:  # when cancelled too: claimed tasks must be in `_running`, where `drain` finds them
             claimed = await claiming
-            self._start(claimed)
-        of_queues = sum(due.queue is not None for due in claimed)
-        self._polls.may_be_more = len(claimed) - of_queues == polls
-        self._unsent.may_be_more = may_send and of_queues == unsent
+            self._start(claimed.tasks)
+        self._polls.may_be_more = claimed.may_be_more_polls
+        self._unsent.may_be_more = may_send and claimed.may_be_more_unsent
 
-    async def _claim(self, polls: int, unsent: int, until: datetime) -> list[DueTask]:
-        now = utc_now()
-
-        async def work(tx: Transaction) -> list[DueTask]:
-            found = await tx.claim_polls(now, until, polls, self._last_polled) if polls else []
-            return found + (await tx.claim_unsent(now, until, unsent, self._last_queue) if unsent else [])
-
-        return await self._writer.run(work, bounded=False) if polls or unsent else []
+    async def _claim(self, polls: int, unsent: int, until: datetime) -> ClaimedTasks:
+        if not polls and not unsent:
+            return ClaimedTasks([], may_be_more_polls=True, may_be_more_unsent=True)
+        claim = TaskClaim(utc_now(), until, polls, self._last_polled, unsent, self._last_queue)
+        return await self._writer.write(claim_tasks, claim, bounded=False)
 
     def _start(self, claimed: list[DueTask]) -> None:
         for due in claimed:

@@ -10,8 +10,17 @@ from models import DeliveryStatus, Submission, TaskStatus
 from receiver.domain.ids import new_id
 from receiver.storage.database import Database
 from receiver.storage.large_rows import SMALL_BYTES
+from receiver.storage.leases import claim_tasks
 from receiver.storage.tables import deliveries, delivery_attempts, tasks
-from receiver.storage.transaction import DueTask, LeasedDelivery, NewIntent, SendQueue, Settlement
+from receiver.storage.transaction import (
+    ClaimedTasks,
+    DueTask,
+    LeasedDelivery,
+    NewIntent,
+    SendQueue,
+    Settlement,
+    TaskClaim,
+)
 from tests.storage.rows import (
     NOW,
     add_organization,
@@ -121,6 +130,57 @@ async def test_an_unsent_task_is_not_polled_and_still_waits_while_it_is_claimed(
     assert (row["due_at"], row["leased"]) == (NOW + LEASE, True)
     assert await claim_unsent(database, NOW + LEASE - MICROSECOND) == []
     assert [each.state.id for each in await claim_unsent(database, NOW + LEASE)] == [key]
+
+
+@pytest.mark.parametrize("in_batch_with_locks", [False, True])
+async def test_tasks_of_both_kinds_are_claimed_at_once(database: Database, in_batch_with_locks: bool) -> None:
+    async def both(polls: int, unsent: int, now: datetime = NOW) -> ClaimedTasks:
+        wanted = TaskClaim(now, now + LEASE, polls, 0, unsent, (0, False))
+        if in_batch_with_locks:
+            return await database.writer.run(lambda tx: tx.claim_tasks(wanted))
+        return await database.writer.write(claim_tasks, wanted)
+
+    def kinds(claimed: ClaimedTasks) -> list[tuple[int, SendQueue | None]]:
+        return [(each.state.id, each.queue) for each in claimed.tasks]
+
+    old, older = NOW - timedelta(hours=1), NOW - timedelta(hours=2)
+    polls = await add_tasks(database, sent(due_at=old), sent(due_at=older, submitted_at=older), sent())
+    waiting = await add_tasks(database, task_row(due_at=old, input={"a": 1}), task_row(due_at=older, bulk=True))
+    await add_tasks(database, sent(due_at=NOW + MICROSECOND), task_row(due_at=NOW + MICROSECOND))
+
+    first = await both(2, 1)
+    assert kinds(first) == [(polls[1], None), (polls[0], None), (waiting[0], (1, False))]
+    assert [each.submitted_at for each in first.tasks] == [older, None, None]
+    content = first.tasks[2].content
+    assert content is not None
+    assert content.documents() == ({"a": 1}, None)
+    assert (first.may_be_more_polls, first.may_be_more_unsent) == (True, True)
+    second = await both(2, 2)
+    assert kinds(second) == [(polls[2], None), (waiting[1], (1, True))]
+    assert (second.may_be_more_polls, second.may_be_more_unsent) == (False, False)
+    assert await both(2, 2) == ClaimedTasks()
+    # Of a kind that is not wanted nothing is claimed, and more may be due.
+    only_polls = await both(9, 0, NOW + LEASE)
+    assert {queue for _, queue in kinds(only_polls)} == {None}
+    assert len(only_polls.tasks) == 4
+    assert (only_polls.may_be_more_polls, only_polls.may_be_more_unsent) == (False, True)
+    only_unsent = await both(0, 9, NOW + LEASE)
+    assert None not in {queue for _, queue in kinds(only_unsent)}
+    assert len(only_unsent.tasks) == 3
+    assert (only_unsent.may_be_more_polls, only_unsent.may_be_more_unsent) == (True, False)
+
+
+async def test_a_claim_says_that_more_may_be_due_where_organizations_have_unlike_numbers(database: Database) -> None:
+    other = await add_organization(database, "b")
+    await add_tasks(database, *(sent() for _ in range(9)), sent(organization_id=other))
+    found: list[int] = []
+    for _ in range(9):
+        wanted = TaskClaim(NOW, NOW + LEASE, polls=4)
+        claimed = await database.writer.write(claim_tasks, wanted)
+        found += [each.state.id for each in claimed.tasks]
+        if not claimed.may_be_more_polls:
+            break
+    assert len(found) == len(set(found)) == 10
 
 
 async def test_what_a_task_is_to_send_comes_with_its_claim(database: Database) -> None:

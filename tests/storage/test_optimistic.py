@@ -10,16 +10,25 @@ import asyncpg
 import pytest
 from sqlalchemy import select, text
 
-from models import DeliveryStatus, SubscriptionKind
+from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.errors import OutcomeUnknown, StorageUnavailable
 from receiver.storage import optimistic
 from receiver.storage.database import Database
+from receiver.storage.leases import claim_tasks
 from receiver.storage.optimistic import Doubt, may_be_optimistic
 from receiver.storage.postgresql import connection, one_statement
 from receiver.storage.postgresql.one_statement import MARK, Writes
 from receiver.storage.subscriptions import set_failing_since
 from receiver.storage.tables import deliveries, delivery_attempts, events, tasks
-from receiver.storage.transaction import Listener, NewDelivery, Settlement, TaskChange, Transaction
+from receiver.storage.transaction import (
+    ClaimedTasks,
+    Listener,
+    NewDelivery,
+    Settlement,
+    TaskChange,
+    TaskClaim,
+    Transaction,
+)
 from receiver.telemetry.metrics import optimistic_batches
 from tests.fakes.databases import outside, settings_in
 from tests.fakes.held_commits import HELD, held_commits
@@ -352,6 +361,71 @@ async def test_an_outcome_of_a_failing_endpoint_is_written_with_locks(database: 
         assert await database.writer.write(settle, new_settlement(keys[0], subscription))
 
 
+LATER = NOW.replace(hour=5)
+CLAIM = TaskClaim(NOW, LATER, polls=10, unsent=10)
+
+
+async def due_tasks(database: Database) -> list[int]:
+    """Insert a task to be polled and one to be sent, both due; return their row keys."""
+    given = {"submission": Submission.ACCEPTED, "metadata": {"a": "ü"}, "submitted_at": NOW}
+    return await add_tasks(database, task_row(due_at=NOW, **given), task_row(due_at=NOW))
+
+
+def is_of(claimed: ClaimedTasks, keys: list[int]) -> bool:
+    found = [(each.state.id, each.queue, each.submitted_at, each.state.metadata) for each in claimed.tasks]
+    return found == [(keys[0], None, NOW, {"a": "ü"}), (keys[1], (1, False), None, None)]
+
+
+async def test_a_claim_of_tasks_is_one_statement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = await due_tasks(database)
+    sent = statements(monkeypatch)
+    with counted():
+        claimed = await database.writer.write(claim_tasks, CLAIM)
+    assert [query.startswith(MARK) for query in sent] == [True]
+    assert is_of(claimed, keys)
+    rows = await database.read(select(tasks.c.due_at, tasks.c.leased))
+    assert {(row["due_at"], row["leased"]) for row in rows} == {(LATER, True)}
+
+
+async def test_a_claim_is_stored_between_what_was_written_before_and_after_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription, (key,) = await pending(database, 1)
+    uid = await new_task(database)
+    kept = await due_tasks(database)
+    steps = Steps()
+    sent = statements(monkeypatch)
+    with counted(stored=2):
+        writes = (
+            database.writer.write(settle, new_settlement(key, subscription)),
+            database.writer.write(claim_tasks, CLAIM),
+            database.writer.write(steps.step, uid),
+        )
+        (is_settled, claimed, progress) = await asyncio.gather(*writes)
+    assert [query.startswith(MARK) for query in sent] == [True, True, False, True]
+    assert ["RECURSIVE" in query for query in sent] == [False, True, False, False]
+    assert (is_settled, progress) == (True, 1)
+    assert is_of(claimed, kept)
+
+
+async def test_two_claims_in_one_batch_are_done_in_one_transaction(database: Database) -> None:
+    keys = await due_tasks(database)
+    first, second = await asyncio.gather(*(database.writer.write(claim_tasks, CLAIM) for _ in range(2)))
+    assert is_of(first, keys)
+    assert second.tasks == []
+
+
+async def test_a_claim_beside_what_needs_locks_is_in_its_transaction(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = await due_tasks(database)
+    sent = statements(monkeypatch)
+    writes = (database.writer.run(lambda tx: tx.load_tasks([])), database.writer.write(claim_tasks, CLAIM))
+    _, claimed = await asyncio.gather(*writes)
+    assert is_of(claimed, keys)
+    assert (sent[0], sent[-1], len(sent)) == ("BEGIN", "COMMIT", 4)
+
+
 async def test_what_needs_another_statement_is_written_with_locks(database: Database) -> None:
     uid = await new_task(database)
 
@@ -487,6 +561,46 @@ async def test_an_outcome_whose_answer_is_lost_stays_unknown_and_may_be_written_
     assert not caught.value.is_pending
     assert await database.writer.write(settle, new_settlement(keys[0], subscription)) is False
     assert len(await database.read(select(delivery_attempts))) == 1
+
+
+async def test_a_claim_whose_answer_is_lost_is_found_by_its_lease(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = await due_tasks(database)
+    cut(url, monkeypatch, "after")
+    claimed = await database.writer.write(claim_tasks, CLAIM)
+    assert is_of(claimed, keys)
+    assert [each.content for each in claimed.tasks] == [None, None]
+
+
+@pytest.mark.parametrize("how", ["before", "lost"])
+async def test_a_claim_that_was_lost_claims_nothing_then_or_later(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    keys = await due_tasks(database)
+    cut(url, monkeypatch, how)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await database.writer.write(claim_tasks, CLAIM)
+    assert not caught.value.is_pending
+    assert is_of(await database.writer.write(claim_tasks, CLAIM), keys)
+
+
+async def test_a_held_claim_is_known_when_it_is_on_disk(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.5)
+    keys = await due_tasks(database)
+    known: list[ClaimedTasks] = []
+    with held_commits(url):
+        with pytest.raises(OutcomeUnknown) as caught:
+            await database.writer.write(claim_tasks, CLAIM)
+        caught.value.when_stored(known.append)
+        assert known == []
+    later = caught.value.later
+    assert later is not None
+    async with asyncio.timeout(20):
+        await later
+    assert [is_of(each, keys) for each in known] == [True]
 
 
 async def test_a_held_statement_is_unknown_until_it_is_on_disk(

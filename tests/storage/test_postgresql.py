@@ -18,6 +18,7 @@ from receiver.storage.organizations import count_webhooks, is_below
 from receiver.storage.postgresql import optimistic
 from receiver.storage.postgresql import transaction as hot
 from receiver.storage.postgresql.one_statement import Writes, key_at
+from receiver.storage.postgresql.task_claims import text_of as claim_of
 from receiver.storage.tables import deliveries, subscriptions, tasks
 from receiver.storage.tasks import TaskFilter, task_by_id, tasks_matching
 from receiver.storage.transaction import TaskChange, Transaction
@@ -285,8 +286,9 @@ def full(url: str, database: Database) -> str:
 
 HOT: dict[str, tuple[str, list[Any]]] = {
     "load": (hot._LOAD_TASKS, [[], ["piapi"], ["p7"]]),
-    "claim polls": (hot._CLAIM_POLLS, [NOW, NOW, 64, 0]),
-    "claim unsent": (hot._CLAIM_UNSENT, [NOW, NOW, 64, 0, False]),
+    "claim polls": (claim_of(polls=True, unsent=False), [NOW, NOW, 64, 0]),
+    "claim unsent": (claim_of(polls=False, unsent=True), [NOW, NOW, 64, 0, False]),
+    "claim both": (claim_of(polls=True, unsent=True), [NOW, NOW, 64, 0, 64, 0, False]),
     "claim deliveries": (hot._CLAIM_DELIVERIES, [[], NOW, 100, NOW, 400, []]),
     "settle": (hot._SETTLE, [[1], [1], ["delivered"], [None], [NOW], [NOW], [1], [200], [None], [""], [1]]),
     "read": (optimistic._READ, [[], ["piapi"], ["p7"]]),
@@ -333,7 +335,7 @@ async def test_no_claim_scans_a_whole_table_while_all_of_it_is_due(full: str) ->
         server.execute(f"UPDATE task SET {overdue}, submission = 'accepted'")
         server.execute(f"UPDATE delivery SET {overdue}, subscription_id = 1")
         server.execute("ANALYZE")
-    for name in ("claim polls", "claim deliveries"):
+    for name in ("claim polls", "claim both", "claim deliveries"):
         query, arguments = HOT[name]
         plan = await plan_of(full, query, *arguments)
         assert "Seq Scan on task" not in plan, f"{name}:\n{plan}"

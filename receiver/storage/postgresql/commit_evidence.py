@@ -14,6 +14,7 @@ What each transaction of the service leaves, and what a caller does that cannot 
 | update from a poll or a create call; receipt | as above | polled, or written, again |
 | intent to send (`leases.mark_sending`) | `submit_token` (trace) | not sent; sent again when it is known |
 | claim of tasks, of deliveries | the end of the lease (trace) | not acted on until it is known |
+| claim of tasks in one statement (`task_claims`) | the same; which they are is read with it | the same |
 | settlement of a delivery | an event, if it disables the endpoint | written again: the attempt guards it |
 | postponement, return of a lease, `cancel_requested_at` | none | written again, or left to the next claim |
 | claim of an idempotency key | owner and lease (trace) | claimed again, before any work |

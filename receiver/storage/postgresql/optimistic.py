@@ -28,8 +28,17 @@ from receiver.storage.optimistic import CHANGED, NEEDS_MORE, NotOptimistic
 from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.one_statement import MARK, Writes, key_at, place_of
 from receiver.storage.postgresql.statement_parts import NAMED_TASKS, listener_of, listeners_query, names_of, state_of
+from receiver.storage.postgresql.task_claims import TaskClaiming
 from receiver.storage.postgresql.transaction import PostgreSQLTransaction
-from receiver.storage.transaction import Listener, NewDelivery, NewEvent, Settlement, TaskChange
+from receiver.storage.transaction import (
+    ClaimedTasks,
+    Listener,
+    NewDelivery,
+    NewEvent,
+    Settlement,
+    TaskChange,
+    TaskClaim,
+)
 
 _MOST_LISTENERS = 2_000
 """Of all organizations of a batch. One that has as many has its deliveries written apart, by a statement of their own
@@ -92,11 +101,17 @@ class OptimisticTransaction(PostgreSQLTransaction):
         self._mixed = mixed
         self._read: _Read | None = None
         self._writes = Writes()
+        self._claiming: TaskClaiming | None = None
         self._keys: list[tuple[list[int], list[str]]] = []
         """The lists that were returned instead of row keys, each with the public ids of the rows."""
 
     async def commit(self, seconds: float) -> list[asyncpg.Record]:
         """Send the one statement; return its answer."""
+        if self._claiming is not None:
+            if self._writes or self._read is not None:
+                raise NotOptimistic(NEEDS_MORE)
+            claimed: list[asyncpg.Record] = await self._reader.fetch(*self._claiming.statement(), timeout=seconds)
+            return claimed
         statement, arguments = self._writes.statement(self._mixed) if self._writes else (_NOTHING, [])
         rows: list[asyncpg.Record] = await self._reader.fetch(statement, *arguments, timeout=seconds)
         return rows
@@ -106,6 +121,9 @@ class OptimisticTransaction(PostgreSQLTransaction):
         if committing.exception() is not None:
             return False
         rows = committing.result()
+        if self._claiming is not None:
+            self._claiming.take(rows)
+            return True
         if not any(holds for _, _, holds in rows):
             return False
         if not self._know({uid: key for key, uid, _ in rows}):
@@ -114,6 +132,8 @@ class OptimisticTransaction(PostgreSQLTransaction):
 
     async def find(self, connection: CoreConnection) -> bool | None:
         """Return whether the statement, which has ended, wrote; None if the tables do not tell. Then keys are known."""
+        if self._claiming is not None:
+            return await self._claiming.find(connection)
         if not self._writes.events:
             return None
         events, deliveries = self._writes.events, self._writes.deliveries
@@ -196,6 +216,13 @@ class OptimisticTransaction(PostgreSQLTransaction):
         first = {(each.delivery_id, each.attempt): each for each in reversed(settlements)}
         self._writes.settlements = list(first.values())
         return [first[each.delivery_id, each.attempt] is each for each in settlements]
+
+    async def claim_tasks(self, claim: TaskClaim) -> ClaimedTasks:
+        """Keep a claim; what is returned is filled by the commit."""
+        if self._claiming is not None:
+            raise NotOptimistic(NEEDS_MORE)
+        self._claiming = TaskClaiming(claim)
+        return self._claiming.claimed
 
     def _places(self, uids: list[str]) -> list[int]:
         keys = [key_at(place) for place in range(len(uids))]

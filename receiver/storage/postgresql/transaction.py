@@ -21,7 +21,7 @@ Some arrays are written as `(SELECT $1)`. The planner cannot look into that, so 
 than one for any values, and the statement is not planned again each time it runs, which takes longer than running it.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import cache
@@ -30,9 +30,8 @@ from typing import Any, NoReturn
 import asyncpg
 from sqlalchemy import Executable, Row, Table, select
 
-from models import DeliveryStatus, Submission, SubscriptionKind
+from models import DeliveryStatus, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
-from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.postgresql import intent_statements, run_statements
 from receiver.storage.postgresql.commit_evidence import CommitEvidence
 from receiver.storage.postgresql.core_connection import CoreConnection
@@ -49,11 +48,13 @@ from receiver.storage.postgresql.statement_parts import (
     settlements_query,
     state_of,
 )
+from receiver.storage.postgresql.task_claims import TaskClaiming
 from receiver.storage.stored_bytes import DOCUMENTS
 from receiver.storage.tables import deliveries as delivery_table
 from receiver.storage.tables import events as event_table
 from receiver.storage.tables import tasks as task_table
 from receiver.storage.transaction import (
+    ClaimedTasks,
     DueTask,
     LeasedDelivery,
     Listener,
@@ -63,7 +64,7 @@ from receiver.storage.transaction import (
     SendQueue,
     Settlement,
     TaskChange,
-    TaskContent,
+    TaskClaim,
     Trace,
     Values,
 )
@@ -71,83 +72,6 @@ from receiver.storage.transaction import (
 _STATE = ", ".join(STATE_COLUMNS)
 
 _LOAD_TASKS = f"SELECT {_STATE} FROM task WHERE {NAMED_TASKS} ORDER BY id FOR NO KEY UPDATE"
-
-_SENT = f"due_at IS NOT NULL AND submission <> '{Submission.WAITING}'"
-_CLAIM_POLLS = f"""
-WITH RECURSIVE ahead(id) AS (
-    SELECT (SELECT min(organization_id) FROM task WHERE {_SENT} AND organization_id > $4::bigint)
-    UNION ALL
-    SELECT (SELECT min(organization_id) FROM task WHERE {_SENT} AND organization_id > ahead.id)
-    FROM ahead WHERE ahead.id IS NOT NULL
-), behind(id) AS (
-    SELECT (SELECT min(organization_id) FROM task WHERE {_SENT} AND organization_id <= $4::bigint)
-    UNION ALL
-    SELECT (
-        SELECT min(organization_id) FROM task
-        WHERE {_SENT} AND organization_id > behind.id AND organization_id <= $4::bigint
-    ) FROM behind WHERE behind.id IS NOT NULL
-), owner AS MATERIALIZED (
-    SELECT id FROM (SELECT id FROM ahead UNION ALL SELECT id FROM behind) AS each
-    WHERE EXISTS (SELECT 1 FROM task WHERE {_SENT} AND organization_id = each.id AND due_at <= $1) LIMIT $3
-), due AS MATERIALIZED (
-    SELECT waiting.*, few.number AS few
-    FROM (SELECT $3::bigint / GREATEST(1, count(*)) AS number FROM owner) AS few CROSS JOIN owner CROSS JOIN LATERAL (
-        SELECT {_STATE}, submitted_at FROM task
-        WHERE {_SENT} AND organization_id = owner.id AND due_at <= $1
-        ORDER BY due_at LIMIT few.number FOR NO KEY UPDATE SKIP LOCKED
-    ) AS waiting
-), picked AS MATERIALIZED (
-    SELECT * FROM due LIMIT $3
-)
-UPDATE task SET due_at = $2, leased = true FROM picked WHERE task.id = picked.id RETURNING picked.*
-"""
-"""Claims due tasks that were sent, as many of each organization, and at most `$3` in all.
-
-`ahead` and `behind` list the organizations, from the first one behind `$4`, by jumping from one to the next in
-`ix_task_due`: one with a million tasks is one step. `owner` are the first `$3` of them that have a due task; `due`
-locks the oldest ones of each. `picked` has all of them: its LIMIT tells the planner how few rows the UPDATE changes.
-"""
-
-_UNSENT = f"due_at IS NOT NULL AND submission = '{Submission.WAITING}'"
-_CONTENT = f"""task.stored_bytes <= {SMALL_BYTES} AS is_small, task.updated_at,
-    CASE WHEN task.stored_bytes <= {SMALL_BYTES} THEN task.input::text END AS input,
-    CASE WHEN task.stored_bytes <= {SMALL_BYTES} THEN task.config::text END AS config"""
-_CLAIM_UNSENT = f"""
-WITH RECURSIVE queue(bulk, organization_id) AS (
-    SELECT kind.bulk, (
-        SELECT organization_id FROM task WHERE {_UNSENT} AND task.bulk = kind.bulk ORDER BY organization_id LIMIT 1
-    ) FROM (VALUES (false), (true)) AS kind(bulk)
-    UNION ALL
-    SELECT queue.bulk, (
-        SELECT organization_id FROM task
-        WHERE {_UNSENT} AND task.bulk = queue.bulk AND task.organization_id > queue.organization_id
-        ORDER BY organization_id LIMIT 1
-    ) FROM queue WHERE queue.organization_id IS NOT NULL
-), due AS MATERIALIZED (
-    SELECT waiting.* FROM queue CROSS JOIN LATERAL (
-        SELECT {_STATE}, submitted_at, bulk FROM task
-        WHERE {_UNSENT} AND task.bulk = queue.bulk AND task.organization_id = queue.organization_id AND due_at <= $1
-        ORDER BY due_at, id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
-    ) AS waiting
-), turns AS (
-    SELECT *, row_number() OVER (PARTITION BY organization_id, bulk ORDER BY due_at, id) AS turn FROM due
-), picked AS MATERIALIZED (
-    SELECT *, row_number() OVER (
-        ORDER BY turn, (organization_id, bulk) <= ($4::bigint, $5::boolean), organization_id, bulk
-    ) AS position FROM turns ORDER BY position LIMIT $3
-)
-UPDATE task SET due_at = $2, leased = true FROM picked WHERE task.id = picked.id RETURNING picked.*, {_CONTENT}
-"""
-"""Claims due tasks that wait to be sent, in the order in which their queues take turns.
-
-`queue` lists the queues, by jumping from one to the next in `ix_task_unsent` (a loose index scan, which PostgreSQL does
-not do by itself), once for each value of `bulk`: a long queue is one step, and costs the others nothing. `due` locks
-the first `$3` due rows of each queue, skipping those that another process has locked (a claim takes at most `$3` in
-all). `turns` numbers them; `turn` 1 is the oldest of its queue. `picked` sorts by `turn` first, which takes one of each
-queue before a second of any; `(organization_id, bulk) <= ($4, $5)` puts the queues up to the one that was served last
-behind the others, so that the next claim continues where the last one stopped. Rows that were locked and not picked
-are free again when the transaction ends.
-"""
 
 _IS_DUE = f"""waiting.subscription_id = subscription.id AND waiting.due_at IS NOT NULL AND waiting.due_at <= $2
         AND NOT (subscription.ordered AND EXISTS (
@@ -389,26 +313,28 @@ class PostgreSQLTransaction:
 
     async def claim_polls(self, now: datetime, lease_until: datetime, limit: int, after: int = 0) -> list[DueTask]:
         """Claim due tasks that were sent, or may have been, as many of each organization."""
-        claimed: list[asyncpg.Record] = []
-        while (wanted := limit - len(claimed)) > 0:
-            rows = await self._driver.fetch(_CLAIM_POLLS, now, lease_until, wanted, after)
-            rows.sort(key=lambda row: (row["organization_id"] <= after, row["organization_id"], row["due_at"]))
-            claimed += rows
-            if not rows or max(Counter(row["organization_id"] for row in rows).values()) < rows[0]["few"]:
+        found: list[DueTask] = []
+        while (wanted := limit - len(found)) > 0:
+            claimed = await self._claim(TaskClaim(now, lease_until, polls=wanted, polled_after=after))
+            found += claimed.tasks
+            if not claimed.may_be_more_polls:
                 break
-            after = rows[-1]["organization_id"]
-        self._leaves_lease(task_table, claimed, lease_until)
-        return [DueTask(state_of(row), row["submitted_at"]) for row in claimed]
+            after = found[-1].state.organization_id
+        return found
 
     async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
         """Claim due tasks that wait to be sent, one of each queue in turn."""
-        rows = await self._driver.fetch(_CLAIM_UNSENT, now, lease_until, limit, *after)
-        self._leaves_lease(task_table, rows, lease_until)
-        rows.sort(key=lambda row: row["position"])
-        return [
-            DueTask(state_of(row), row["submitted_at"], (row["organization_id"], row["bulk"]), _content(row))
-            for row in rows
-        ]
+        return (await self._claim(TaskClaim(now, lease_until, unsent=limit, sent_after=after))).tasks
+
+    async def claim_tasks(self, claim: TaskClaim) -> ClaimedTasks:
+        """Claim due tasks of both kinds."""
+        return await self._claim(claim)
+
+    async def _claim(self, claim: TaskClaim) -> ClaimedTasks:
+        claiming = TaskClaiming(claim)
+        claiming.take(await self._driver.fetch(*claiming.statement()))
+        self._leaves_lease(task_table, [each.state.id for each in claiming.claimed.tasks], claim.lease_until)
+        return claiming.claimed
 
     async def mark_sending(self, intents: Sequence[NewIntent], now: datetime) -> dict[tuple[str, int], int]:
         """Mark the tasks as being sent that wait for it at these attempts."""
@@ -428,7 +354,7 @@ class PostgreSQLTransaction:
         rows = await self._driver.fetch(
             _CLAIM_DELIVERIES, list(skip), now, limit, lease_until, of_organization, list(skip_organizations)
         )
-        self._leaves_lease(delivery_table, rows, lease_until)
+        self._leaves_lease(delivery_table, [row["id"] for row in rows], lease_until)
         rows.sort(key=lambda row: (row["was_due_at"], row["id"]))
         return [
             LeasedDelivery(row["id"], row["subscription_id"], row["attempt"], lease_until, row["organization_id"])
@@ -462,10 +388,10 @@ class PostgreSQLTransaction:
             for each in settlements
         ]
 
-    def _leaves_lease(self, table: Table, claimed: Sequence[asyncpg.Record], until: datetime) -> None:
+    def _leaves_lease(self, table: Table, claimed: Sequence[int], until: datetime) -> None:
         # The end of a lease is a time to the microsecond: no other process claims the same row until the same one.
         if claimed:
-            key = claimed[0]["id"]
+            key = claimed[0]
             self.leaves(lambda: select(table.c.id).where(table.c.id == key, table.c.due_at == until, table.c.leased))
 
     async def _insert(self, table: Table, names: tuple[str, ...], columns: Sequence[Sequence[Any]]) -> list[int]:
@@ -495,7 +421,3 @@ def _update_tasks(names: tuple[str, ...]) -> str:
         "WHERE task.id = given.id AND task.status = given.from_status AND task.attempt = given.from_attempt "
         "RETURNING task.id"
     )
-
-
-def _content(row: asyncpg.Record) -> TaskContent | None:
-    return TaskContent(row["updated_at"], row["input"], row["config"]) if row["is_small"] else None

@@ -27,6 +27,7 @@ from receiver.storage.stored_bytes import DOCUMENTS, stored_size
 from receiver.storage.tables import deliveries as delivery_table
 from receiver.storage.tables import tasks
 from receiver.storage.transaction import (
+    ClaimedTasks,
     DueTask,
     LeasedDelivery,
     Listener,
@@ -36,6 +37,7 @@ from receiver.storage.transaction import (
     SendQueue,
     Settlement,
     TaskChange,
+    TaskClaim,
     TaskContent,
     Trace,
     Values,
@@ -380,6 +382,13 @@ class SQLiteTransaction:
             )
             for state, row in zip(states, rows, strict=True)
         ]
+
+    async def claim_tasks(self, claim: TaskClaim) -> ClaimedTasks:
+        """Claim due tasks of both kinds."""
+        now, until = claim.now, claim.lease_until
+        polls = await self.claim_polls(now, until, claim.polls, claim.polled_after) if claim.polls else []
+        unsent = await self.claim_unsent(now, until, claim.unsent, claim.sent_after) if claim.unsent else []
+        return ClaimedTasks(polls + unsent, len(polls) == claim.polls, len(unsent) == claim.unsent)
 
     def _lease_tasks(
         self, rows: Sequence[Sequence[Any]], lease_until: datetime, *, returning: str = ""
