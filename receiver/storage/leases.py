@@ -40,7 +40,7 @@ from models.columns import Moment
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.domain.task_state import TaskState
-from receiver.storage.optimistic import stands_alone
+from receiver.storage.optimistic import may_be_optimistic, stands_alone
 from receiver.storage.tables import bulk_actions, deliveries, idempotency_keys, tasks
 from receiver.storage.transaction import ClaimedTasks, NewIntent, TaskClaim, Transaction
 
@@ -142,6 +142,7 @@ async def claim_tasks(tx: Transaction, claims: Sequence[TaskClaim]) -> list[Clai
     return [await tx.claim_tasks(claim) for claim in claims]
 
 
+@may_be_optimistic
 async def mark_sending(tx: Transaction, intents: Sequence[Intent]) -> list[bool | Exception]:
     """Record that tasks are being sent, before their provider is called, and renew their leases.
 

@@ -307,7 +307,7 @@ class Transaction(Protocol):
         """Lock tasks in the order of their row keys, and mark those as being sent that wait for it at these attempts.
 
         Those whose provider is to be asked to cancel them are left out. Return the row keys of the others by their id
-        and attempt. No two of the intents are for the same attempt.
+        and attempt. No two of the intents are for the same attempt. An optimistic transaction returns no real keys.
         """
         ...
 

@@ -14,7 +14,7 @@ from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.errors import OutcomeUnknown, StorageUnavailable
 from receiver.storage import optimistic
 from receiver.storage.database import Database
-from receiver.storage.leases import claim_tasks
+from receiver.storage.leases import Intent, claim_tasks, mark_sending
 from receiver.storage.optimistic import Doubt, may_be_optimistic
 from receiver.storage.postgresql import connection, one_statement
 from receiver.storage.postgresql.one_statement import MARK, Writes
@@ -426,6 +426,75 @@ async def test_a_claim_beside_what_needs_locks_is_in_its_transaction(
     assert (sent[0], sent[-1], len(sent)) == ("BEGIN", "COMMIT", 4)
 
 
+async def sending(database: Database, uid: str) -> tuple[str, str | None]:
+    (row,) = await database.read(select(tasks.c.submission, tasks.c.submit_token).where(tasks.c.uid == uid))
+    return row["submission"], row["submit_token"]
+
+
+async def test_intents_are_one_statement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    intents = [Intent(await new_task(database), 1, 60.0) for _ in range(2)]
+    sent = statements(monkeypatch)
+    with counted(stored=1):
+        given = [*intents, Intent(intents[0].uid, 1, 60.0)]
+        results = await asyncio.gather(*(database.writer.write(mark_sending, each) for each in given))
+    assert results == [True, True, False]
+    assert [query.startswith(MARK) for query in sent] == [True]
+    for each in intents:
+        assert await sending(database, each.uid) == (Submission.SENDING, each.token)
+    rows = await database.read(select(tasks.c.leased, tasks.c.due_at - tasks.c.submitted_at))
+    assert {(row["leased"], row["anon_1"].total_seconds()) for row in rows} == {(True, 60.0)}
+
+
+async def test_intents_updates_and_outcomes_are_one_statement(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription, (key,) = await pending(database, 1)
+    uid, intent, steps = await new_task(database), Intent(await new_task(database), 1, 60.0), Steps()
+    sent = statements(monkeypatch)
+    with counted(stored=1):
+        writes = (
+            database.writer.write(mark_sending, intent),
+            database.writer.write(settle, new_settlement(key, subscription)),
+            database.writer.write(steps.step, uid),
+        )
+        assert tuple(await asyncio.gather(*writes)) == (True, True, 1)
+    assert [query.startswith(MARK) for query in sent] == [False, True]
+    assert await sending(database, intent.uid) == (Submission.SENDING, intent.token)
+
+
+async def test_where_one_task_does_not_wait_to_be_sent_the_others_are_marked_with_locks(database: Database) -> None:
+    intents = [Intent(await new_task(database), 1, 60.0) for _ in range(2)]
+    not_waiting = Intent(await new_task(database, submission=Submission.ACCEPTED), 1, 60.0)
+    with counted(changed=1):
+        given = (intents[0], not_waiting, intents[1])
+        assert await asyncio.gather(*(database.writer.write(mark_sending, each) for each in given)) == [
+            True,
+            False,
+            True,
+        ]
+    assert await sending(database, not_waiting.uid) == (Submission.ACCEPTED, None)
+
+
+@pytest.mark.parametrize("is_marked_first", [True, False])
+async def test_an_update_of_a_task_that_is_marked_in_the_same_batch_needs_locks(
+    database: Database, is_marked_first: bool
+) -> None:
+    uid, steps = await new_task(database), Steps()
+    intent = Intent(uid, 1, 60.0)
+    with counted(needs_more=1):
+        writes = [database.writer.write(mark_sending, intent), database.writer.write(steps.step, uid)]
+        await asyncio.gather(*(writes if is_marked_first else reversed(writes)))
+    assert await sending(database, uid) == (Submission.SENDING, intent.token)
+    assert await progress_of(database, uid) == 1
+
+
+async def test_an_intent_for_two_attempts_of_a_task_is_written_with_locks(database: Database) -> None:
+    uid = await new_task(database)
+    with counted(needs_more=1):
+        both = (database.writer.write(mark_sending, Intent(uid, attempt, 60.0)) for attempt in (2, 1))
+        assert await asyncio.gather(*both) == [False, True]
+
+
 async def test_what_needs_another_statement_is_written_with_locks(database: Database) -> None:
     uid = await new_task(database)
 
@@ -583,6 +652,26 @@ async def test_a_claim_that_was_lost_claims_nothing_then_or_later(
         await database.writer.write(claim_tasks, CLAIM)
     assert not caught.value.is_pending
     assert is_of(await database.writer.write(claim_tasks, CLAIM), keys)
+
+
+async def test_an_intent_whose_answer_is_lost_is_found_by_its_token(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intent = Intent(await new_task(database), 1, 60.0)
+    cut(url, monkeypatch, "after")
+    assert await database.writer.write(mark_sending, intent) is True
+
+
+@pytest.mark.parametrize("how", ["before", "lost"])
+async def test_an_intent_that_was_lost_is_unknown_and_not_written_later(
+    database: Database, url: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    uid = await new_task(database)
+    cut(url, monkeypatch, how)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await database.writer.write(mark_sending, Intent(uid, 1, 60.0))
+    assert not caught.value.is_pending
+    assert await sending(database, uid) == (Submission.WAITING, None)
 
 
 async def test_a_held_claim_is_known_when_it_is_on_disk(

@@ -140,7 +140,7 @@ async def test_an_intent_whose_commit_was_cut_is_found_by_its_token(
     await add_tasks(database, row)
     intent = Intent(row["uid"], 1, 60.0)
     cut_at_commit(url, monkeypatch, is_committed=True)
-    assert await database.writer.write(mark_sending, intent)
+    assert await database.writer.run(lambda tx: mark_sending(tx, [intent])) == [True]
     (stored,) = await database.read(select(tasks.c.submission, tasks.c.submit_token))
     assert stored == {"submission": Submission.SENDING, "submit_token": intent.token}
 
@@ -152,7 +152,7 @@ async def test_an_intent_that_was_lost_is_not_taken_for_ours(
     await add_tasks(database, row)
     cut_at_commit(url, monkeypatch, is_committed=False)
     with pytest.raises(OutcomeUnknown) as caught:  # another process could have replaced the token since
-        await database.writer.write(mark_sending, Intent(row["uid"], 1, 60.0))
+        await database.writer.run(lambda tx: mark_sending(tx, [Intent(row["uid"], 1, 60.0)]))
     assert not caught.value.is_pending
     (stored,) = await database.read(select(tasks.c.submission, tasks.c.submit_token))
     assert stored == {"submission": Submission.WAITING, "submit_token": None}

@@ -8,6 +8,7 @@ It is sent by itself, so it is a transaction of its own: when its answer has com
   began: before PostgreSQL returns a row that was changed meanwhile, it locks its newest version and tests the
   condition again with that (READ COMMITTED).
 - `held_delivery` does the same for the deliveries whose outcomes are written: each is still pending, at its attempt.
+- `waiting` does it for the tasks whose intent to be sent is written: each waits for it, at its attempt.
 - `verdict` says whether all are held, and no endpoint is failing, which a success would end. If not, nothing is written
   at all: every part that writes asks it.
 - `new_delivery` finds the row keys of events by their public ids; a delivery in `Writes` refers to an event by its
@@ -19,10 +20,12 @@ not on the number of rows, so the connection prepares a few such statements.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 from models import DeliveryStatus
+from receiver.storage.postgresql.intent_statements import intent_arrays, mark_waiting, waiting_query
 from receiver.storage.postgresql.statement_parts import (
     EVENT_COLUMNS,
     arrays,
@@ -33,7 +36,7 @@ from receiver.storage.postgresql.statement_parts import (
 )
 from receiver.storage.stored_bytes import DOCUMENTS
 from receiver.storage.tables import deliveries, events, tasks
-from receiver.storage.transaction import NewDelivery, NewEvent, Settlement, TaskChange
+from receiver.storage.transaction import NewDelivery, NewEvent, NewIntent, Settlement, TaskChange
 
 MARK = "/* one statement */"
 """What the statement begins with: the server's views show it by that."""
@@ -48,10 +51,13 @@ class Writes:
     events: list[NewEvent] = field(default_factory=list)
     deliveries: list[NewDelivery] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
+    intents: list[NewIntent] = field(default_factory=list)
+    sent_at: datetime | None = None
+    """When the tasks of `intents` are marked as being sent."""
 
     def __bool__(self) -> bool:
         """Return whether anything is to be written."""
-        return bool(self.changes or self.events or self.deliveries or self.settlements)
+        return bool(self.changes or self.events or self.deliveries or self.settlements or self.intents)
 
     def statement(self, mixed: set[str]) -> tuple[str, list[Any]]:
         """Return the statement and its parameters.
@@ -72,6 +78,7 @@ class Writes:
                 has_events=bool(self.events),
                 has_deliveries=bool(self.deliveries),
                 has_settlements=bool(self.settlements),
+                has_intents=bool(self.intents),
             )
         )
         return text, [*self._held(), *self._changed(names, is_mixed), *self._inserted()]
@@ -83,6 +90,8 @@ class Writes:
         if self.settlements:
             subscriptions = {each.subscription_id for each in self.settlements}
             arguments += [*settlement_arrays(self.settlements), list(subscriptions)]
+        if self.intents and self.sent_at is not None:
+            arguments += intent_arrays(self.intents, self.sent_at)
         return arguments
 
     def _changed(self, names: Sequence[str], is_mixed: bool) -> list[Any]:
@@ -133,6 +142,7 @@ class _Shape:
     has_events: bool
     has_deliveries: bool
     has_settlements: bool
+    has_intents: bool
 
 
 _GIVEN_DELIVERY = ("uid", "organization_id", "subscription_id", "task_id", "attempt", "due_at", "created_at")
@@ -161,6 +171,11 @@ def _text(shape: _Shape) -> str:
             f"WHERE id = ANY((SELECT ${first + 10}::bigint[])::bigint[]) AND failing_since IS NOT NULL)"
         )
         first += 11
+    intents_from = first
+    if shape.has_intents:
+        parts.append(f"waiting AS MATERIALIZED ({waiting_query(first)} SKIP LOCKED\n)")
+        conditions.append(f"(SELECT count(*) FROM waiting) = cardinality(${first}::uuid[])")
+        first += 5
     parts.append(f"verdict AS MATERIALIZED (SELECT {' AND '.join(conditions)} AS holds)")
     if shape.names:
         text, first = _changed(shape, first)
@@ -175,6 +190,8 @@ def _text(shape: _Shape) -> str:
         parts.append(_new_deliveries(first))
     if shape.has_settlements:
         parts.append(_settled(settled_from))
+    if shape.has_intents:
+        parts.append(f"marked AS ({mark_waiting(intents_from)} AND {_HOLDS}\n)")
     answers = ["SELECT NULL::bigint AS id, NULL::uuid AS uid, holds FROM verdict"]
     if shape.has_events:
         answers.append("SELECT id, uid, NULL FROM new_event")

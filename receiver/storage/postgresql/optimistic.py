@@ -1,8 +1,9 @@
 """A transaction that takes no locks before it decides: one read, then one statement that writes (`one_statement`).
 
-It knows the statements of a webhook's update and of a delivery's outcome. `load_tasks` reads the tasks with their
-versions, and in the same statement, so of the same moment, the subscriptions that their events may match. All that
-writes is only kept, until `commit`. Anything else raises `NotOptimistic`.
+It knows the statements of a webhook's update, of a delivery's outcome, and of the intent to send a task. `load_tasks`
+reads the tasks with their versions, and in the same statement, so of the same moment, the subscriptions that their
+events may match. All that writes is only kept, until `commit`. A claim of tasks is kept too, where it is all that there
+is. Anything else raises `NotOptimistic`.
 
 Why that is as safe as locks. A task that is unchanged when it is locked was not changed since it was read, so the
 decision is the one that would have been made under the lock. Every event of a task comes with a change of its row, so
@@ -16,6 +17,7 @@ Row keys of what is inserted are known after the commit: the lists that are retu
 import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NoReturn, cast
 
 import asyncpg
@@ -35,6 +37,7 @@ from receiver.storage.transaction import (
     Listener,
     NewDelivery,
     NewEvent,
+    NewIntent,
     Settlement,
     TaskChange,
     TaskClaim,
@@ -68,13 +71,15 @@ _KEYS = text(
     "SELECT id, uid FROM event WHERE uid = ANY(CAST(:events AS uuid[])) "
     "UNION ALL SELECT id, uid FROM delivery WHERE uid = ANY(CAST(:deliveries AS uuid[]))"
 )
+_INTENT = text("SELECT 1 FROM task WHERE uid = CAST(:task AS uuid) AND submit_token = CAST(:token AS uuid)")
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read: the state of each task by its row key, whose subscriptions are known, and these."""
+    """What was read: the state of each task by its row key, their ids, whose subscriptions are known, and these."""
 
     states: dict[int, tuple[str, int]]
+    uids: set[str]
     organizations: set[int]
     callbacks: set[int]
     listeners: list[Listener]
@@ -135,13 +140,20 @@ class OptimisticTransaction(PostgreSQLTransaction):
         if self._claiming is not None:
             return await self._claiming.find(connection)
         if not self._writes.events:
-            return None
+            return await self._finds_intent(connection)
         events, deliveries = self._writes.events, self._writes.deliveries
         wanted = {"events": [each.uid for each in events], "deliveries": [each.uid for each in deliveries]}
         rows = (await connection.execute(_KEYS, wanted)).all()
         if not rows:
             return False
         return True if self._know({str(uid): key for key, uid in rows}) else None
+
+    async def _finds_intent(self, connection: CoreConnection) -> bool | None:
+        if not self._writes.intents:
+            return None
+        intent = self._writes.intents[0]
+        wanted = {"task": intent.uid, "token": intent.token}
+        return True if (await connection.execute(_INTENT, wanted)).first() is not None else None
 
     def refuse(self) -> NoReturn:
         """Say that nothing was written, because something is not as it was read."""
@@ -153,15 +165,17 @@ class OptimisticTransaction(PostgreSQLTransaction):
         """Read tasks, without locks; return them by their public id."""
         if self._read is not None:
             raise NotOptimistic(NEEDS_MORE)
+        marked = {intent.uid for intent in self._writes.intents}
         rows = await self._reader.fetch(_READ, list(uids), *names_of(provider_ids))
         found = [row for row in rows if row[0] is not None]
         listeners = [listener_of(row[_VERSION + 1 :]) for row in rows if row[0] is None]
-        if len(listeners) >= _MOST_LISTENERS:
-            raise NotOptimistic(NEEDS_MORE)
         tasks = {state.uid: state for state in map(state_of, found)}
+        if len(listeners) >= _MOST_LISTENERS or not marked.isdisjoint(tasks):
+            raise NotOptimistic(NEEDS_MORE)
         self._writes.versions = {row[0]: row[_VERSION] for row in found}
         self._read = _Read(
             {task.id: (task.status, task.attempt) for task in tasks.values()},
+            set(tasks),
             {task.organization_id for task in tasks.values()},
             {task.callback_id for task in tasks.values() if task.callback_id is not None},
             listeners,
@@ -216,6 +230,15 @@ class OptimisticTransaction(PostgreSQLTransaction):
         first = {(each.delivery_id, each.attempt): each for each in reversed(settlements)}
         self._writes.settlements = list(first.values())
         return [first[each.delivery_id, each.attempt] is each for each in settlements]
+
+    async def mark_sending(self, intents: Sequence[NewIntent], now: datetime) -> dict[tuple[str, int], int]:
+        """Keep intents, and say that all of these tasks wait to be sent: where one does not, nothing is written."""
+        names = {each.uid for each in intents}
+        is_read = self._read is not None and not names.isdisjoint(self._read.uids)
+        if self._writes.intents or is_read or len(names) < len(intents):
+            raise NotOptimistic(NEEDS_MORE)
+        self._writes.intents, self._writes.sent_at = list(intents), now
+        return {(each.uid, each.attempt): key_at(place) for place, each in enumerate(intents)}
 
     async def claim_tasks(self, claim: TaskClaim) -> ClaimedTasks:
         """Keep a claim; what is returned is filled by the commit."""
