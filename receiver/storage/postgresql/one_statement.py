@@ -9,10 +9,11 @@ It is sent by itself, so it is a transaction of its own: when its answer has com
   condition again with that (READ COMMITTED).
 - `held_delivery` does the same for the deliveries whose outcomes are written: each is still pending, at its attempt.
 - `waiting` does it for the tasks whose intent to be sent is written: each waits for it, at its attempt.
+- `held_run` does it for the runs that were read, whose steps change with them alone.
 - `verdict` says whether all are held, and no endpoint is failing, which a success would end. If not, nothing is written
   at all: every part that writes asks it.
 - `new_delivery` finds the row keys of events by their public ids; a delivery in `Writes` refers to an event by its
-  place (`place_of`).
+  place (`place_of`), and so does an event to a task that is inserted with it.
 
 A part that has nothing to write is left out. Its text depends on which parts there are and on the columns that change,
 not on the number of rows, so the connection prepares a few such statements.
@@ -26,6 +27,7 @@ from typing import Any
 
 from models import DeliveryStatus
 from receiver.storage.postgresql.intent_statements import intent_arrays, mark_waiting, waiting_query
+from receiver.storage.postgresql.run_statements import RUN_PARAMETERS, write_run, write_step
 from receiver.storage.postgresql.statement_parts import (
     EVENT_COLUMNS,
     arrays,
@@ -36,7 +38,7 @@ from receiver.storage.postgresql.statement_parts import (
 )
 from receiver.storage.stored_bytes import DOCUMENTS
 from receiver.storage.tables import deliveries, events, tasks
-from receiver.storage.transaction import NewDelivery, NewEvent, NewIntent, Settlement, TaskChange
+from receiver.storage.transaction import NewDelivery, NewEvent, NewIntent, Settlement, TaskChange, Values
 
 MARK = "/* one statement */"
 """What the statement begins with: the server's views show it by that."""
@@ -54,10 +56,17 @@ class Writes:
     intents: list[NewIntent] = field(default_factory=list)
     sent_at: datetime | None = None
     """When the tasks of `intents` are marked as being sent."""
+    run_versions: dict[int, int] = field(default_factory=dict)
+    """Of each run that was read, by its row key, the version."""
+    runs: list[Any] = field(default_factory=list)
+    """The parameters for runs and steps that are written (`run_arrays`)."""
+    tasks: Sequence[Values] = ()
+    """The rows of new tasks."""
 
     def __bool__(self) -> bool:
         """Return whether anything is to be written."""
-        return bool(self.changes or self.events or self.deliveries or self.settlements or self.intents)
+        written = (self.changes, self.events, self.deliveries, self.settlements, self.intents, self.runs, self.tasks)
+        return any(written)
 
     def statement(self, mixed: set[str]) -> tuple[str, list[Any]]:
         """Return the statement and its parameters.
@@ -79,6 +88,9 @@ class Writes:
                 has_deliveries=bool(self.deliveries),
                 has_settlements=bool(self.settlements),
                 has_intents=bool(self.intents),
+                has_read_runs=bool(self.run_versions),
+                has_runs=bool(self.runs),
+                new_task=tuple(self.tasks[0]) if self.tasks else (),
             )
         )
         return text, [*self._held(), *self._changed(names, is_mixed), *self._inserted()]
@@ -92,6 +104,8 @@ class Writes:
             arguments += [*settlement_arrays(self.settlements), list(subscriptions)]
         if self.intents and self.sent_at is not None:
             arguments += intent_arrays(self.intents, self.sent_at)
+        if self.run_versions:
+            arguments += [list(self.run_versions), list(self.run_versions.values())]
         return arguments
 
     def _changed(self, names: Sequence[str], is_mixed: bool) -> list[Any]:
@@ -106,14 +120,19 @@ class Writes:
         return [*arguments, *arrays_of(names, rows)]
 
     def _inserted(self) -> list[Any]:
-        arguments: list[Any] = event_arrays(self.events) if self.events else []
+        arguments: list[Any] = [*self.runs]
+        if self.tasks:
+            arguments += arrays_of(tuple(self.tasks[0]), self.tasks)
+        if self.events:
+            arguments += event_arrays(self.events)
+            if self.tasks:
+                arguments.append([event.task_uid if is_new(event.task_id) else None for event in self.events])
         if self.deliveries:
             rows = self.deliveries
             arguments += [
                 [row.uid for row in rows],
                 [row.organization_id for row in rows],
                 [row.subscription_id for row in rows],
-                [row.task_id for row in rows],
                 [row.attempt for row in rows],
                 [row.due_at for row in rows],
                 [row.created_at for row in rows],
@@ -132,6 +151,11 @@ def place_of(key: int) -> int:
     return -1 - key
 
 
+def is_new(key: int | None) -> bool:
+    """Return whether a key stands for the place of what has none yet."""
+    return key is not None and key < 0
+
+
 @dataclass(frozen=True, slots=True)
 class _Shape:
     """What the statement's text depends on. `is_mixed` if some tasks have changes of fewer columns than others."""
@@ -143,9 +167,13 @@ class _Shape:
     has_deliveries: bool
     has_settlements: bool
     has_intents: bool
+    has_read_runs: bool
+    has_runs: bool
+    new_task: tuple[str, ...]
+    """The columns of tasks that are inserted."""
 
 
-_GIVEN_DELIVERY = ("uid", "organization_id", "subscription_id", "task_id", "attempt", "due_at", "created_at")
+_GIVEN_DELIVERY = ("uid", "organization_id", "subscription_id", "attempt", "due_at", "created_at")
 _HOLDS = "(SELECT holds FROM verdict)"
 
 
@@ -176,16 +204,32 @@ def _text(shape: _Shape) -> str:
         parts.append(f"waiting AS MATERIALIZED ({waiting_query(first)} SKIP LOCKED\n)")
         conditions.append(f"(SELECT count(*) FROM waiting) = cardinality(${first}::uuid[])")
         first += 5
+    if shape.has_read_runs:
+        parts.append(f"""held_run AS MATERIALIZED (
+    SELECT run.id FROM unnest((SELECT ${first}::bigint[]), ${first + 1}::xid[]) AS given(id, version)
+    JOIN run ON run.id = given.id AND run.xmin = given.version
+    ORDER BY run.id FOR NO KEY UPDATE OF run SKIP LOCKED
+)""")
+        conditions.append(f"(SELECT count(*) FROM held_run) = cardinality(${first}::bigint[])")
+        first += 2
     parts.append(f"verdict AS MATERIALIZED (SELECT {' AND '.join(conditions)} AS holds)")
     if shape.names:
         text, first = _changed(shape, first)
         parts.append(text)
-    if shape.has_events:
-        parts.append(f"""new_event AS (
-    INSERT INTO event ({", ".join(EVENT_COLUMNS)})
-    SELECT * FROM unnest({arrays(events, EVENT_COLUMNS, first)}) WHERE {_HOLDS} RETURNING id, uid
+    if shape.has_runs:
+        parts.append(f"written_run AS ({write_run(first)} AND {_HOLDS}\n)")
+        parts.append(f"written_step AS ({write_step(first)} AND {_HOLDS}\n)")
+        first += RUN_PARAMETERS
+    if shape.new_task:
+        names = (*shape.new_task, "stored_bytes")
+        parts.append(f"""new_task AS (
+    INSERT INTO task ({", ".join(names)})
+    SELECT * FROM unnest({arrays(tasks, names, first)}) WHERE {_HOLDS} RETURNING id, uid
 )""")
-        first += len(EVENT_COLUMNS)
+        first += len(names)
+    if shape.has_events:
+        parts.append(_new_events(first, of_new_tasks=bool(shape.new_task)))
+        first += len(EVENT_COLUMNS) + bool(shape.new_task)
     if shape.has_deliveries:
         parts.append(_new_deliveries(first))
     if shape.has_settlements:
@@ -193,6 +237,8 @@ def _text(shape: _Shape) -> str:
     if shape.has_intents:
         parts.append(f"marked AS ({mark_waiting(intents_from)} AND {_HOLDS}\n)")
     answers = ["SELECT NULL::bigint AS id, NULL::uuid AS uid, holds FROM verdict"]
+    if shape.new_task:
+        answers.append("SELECT id, uid, NULL FROM new_task")
     if shape.has_events:
         answers.append("SELECT id, uid, NULL FROM new_event")
     if shape.has_deliveries:
@@ -238,13 +284,32 @@ def _changed(shape: _Shape, first: int) -> tuple[str, int]:
     return text, first + len(names)
 
 
+def _new_events(first: int, *, of_new_tasks: bool) -> str:
+    names = ", ".join(EVENT_COLUMNS)
+    if not of_new_tasks:
+        return f"""new_event AS (
+    INSERT INTO event ({names})
+    SELECT * FROM unnest({arrays(events, EVENT_COLUMNS, first)}) WHERE {_HOLDS} RETURNING id, uid, task_id
+)"""
+    values = [
+        "COALESCE(new_task.id, given.task_id)" if name == "task_id" else f"given.{name}" for name in EVENT_COLUMNS
+    ]
+    given = f"{arrays(events, EVENT_COLUMNS, first)}, ${first + len(EVENT_COLUMNS)}::uuid[]"
+    return f"""new_event AS (
+    INSERT INTO event ({names}) SELECT {", ".join(values)}
+    FROM unnest({given}) WITH ORDINALITY AS given({names}, new_task_uid, place)
+    LEFT JOIN new_task ON new_task.uid = given.new_task_uid
+    WHERE {_HOLDS} ORDER BY given.place RETURNING id, uid, task_id
+)"""
+
+
 def _new_deliveries(first: int) -> str:
     names = ", ".join(_GIVEN_DELIVERY)
     given = f"{arrays(deliveries, _GIVEN_DELIVERY, first)}, ${first + len(_GIVEN_DELIVERY)}::uuid[]"
     return f"""new_delivery AS (
-    INSERT INTO delivery ({names}, event_id, status, leased, schedule_from)
-    SELECT {", ".join(f"given.{name}" for name in _GIVEN_DELIVERY)}, new_event.id, '{DeliveryStatus.PENDING}',
-        given.attempt > 0, 0
+    INSERT INTO delivery ({names}, event_id, task_id, status, leased, schedule_from)
+    SELECT {", ".join(f"given.{name}" for name in _GIVEN_DELIVERY)}, new_event.id, new_event.task_id,
+        '{DeliveryStatus.PENDING}', given.attempt > 0, 0
     FROM unnest({given}) WITH ORDINALITY AS given({names}, event_uid, place)
     JOIN new_event ON new_event.uid = given.event_uid ORDER BY given.place RETURNING id, uid
 )"""

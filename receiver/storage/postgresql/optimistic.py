@@ -5,11 +5,15 @@ reads the tasks with their versions, and in the same statement, so of the same m
 events may match. All that writes is only kept, until `commit`. A claim of tasks is kept too, where it is all that there
 is. Anything else raises `NotOptimistic`.
 
+Where a task is a step, `lock_runs` is one more read, of the runs with their versions and of their steps; the tasks of
+next steps are inserted by the one statement.
+
 Why that is as safe as locks. A task that is unchanged when it is locked was not changed since it was read, so the
-decision is the one that would have been made under the lock. Every event of a task comes with a change of its row, so
-the events of a task, and what is written with them (deliveries, and notes of fan-outs, by which an ordered webhook is
-seen to be behind), are in the order of those changes. That a webhook which is made or switched on while an event is
-being written may not get it is the same with locks: its row is not locked there either.
+decision is the one that would have been made under the lock. The same is so of a run, and a step changes only together
+with its run. Every event of a task comes with a change of its row, so the events of a task, and what is written with
+them (deliveries, and notes of fan-outs, by which an ordered webhook is seen to be behind), are in the order of those
+changes. That a webhook which is made or switched on while an event is being written may not get it is the same with
+locks: its row is not locked there either.
 
 Row keys of what is inserted are known after the commit: the lists that are returned have places until then.
 """
@@ -28,7 +32,8 @@ from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.errors import OutcomeUnknown
 from receiver.storage.optimistic import CHANGED, NEEDS_MORE, NotOptimistic
 from receiver.storage.postgresql.core_connection import CoreConnection
-from receiver.storage.postgresql.one_statement import MARK, Writes, key_at, place_of
+from receiver.storage.postgresql.one_statement import MARK, Writes, is_new, key_at, place_of
+from receiver.storage.postgresql.run_statements import READ_RUNS, run_arrays, runs_of
 from receiver.storage.postgresql.statement_parts import NAMED_TASKS, listener_of, listeners_query, names_of, state_of
 from receiver.storage.postgresql.task_claims import TaskClaiming
 from receiver.storage.postgresql.transaction import PostgreSQLTransaction
@@ -41,6 +46,7 @@ from receiver.storage.transaction import (
     Settlement,
     TaskChange,
     TaskClaim,
+    Values,
 )
 
 _MOST_LISTENERS = 2_000
@@ -69,7 +75,8 @@ known to this server alone, after it crashed while the commit waited for a stand
 
 _KEYS = text(
     "SELECT id, uid FROM event WHERE uid = ANY(CAST(:events AS uuid[])) "
-    "UNION ALL SELECT id, uid FROM delivery WHERE uid = ANY(CAST(:deliveries AS uuid[]))"
+    "UNION ALL SELECT id, uid FROM delivery WHERE uid = ANY(CAST(:deliveries AS uuid[])) "
+    "UNION ALL SELECT id, uid FROM task WHERE uid = ANY(CAST(:tasks AS uuid[]))"
 )
 _INTENT = text("SELECT 1 FROM task WHERE uid = CAST(:task AS uuid) AND submit_token = CAST(:token AS uuid)")
 
@@ -107,6 +114,8 @@ class OptimisticTransaction(PostgreSQLTransaction):
         self._read: _Read | None = None
         self._writes = Writes()
         self._claiming: TaskClaiming | None = None
+        self._run_uids: set[str] | None = None
+        """The runs that were read."""
         self._keys: list[tuple[list[int], list[str]]] = []
         """The lists that were returned instead of row keys, each with the public ids of the rows."""
 
@@ -141,8 +150,12 @@ class OptimisticTransaction(PostgreSQLTransaction):
             return await self._claiming.find(connection)
         if not self._writes.events:
             return await self._finds_intent(connection)
-        events, deliveries = self._writes.events, self._writes.deliveries
-        wanted = {"events": [each.uid for each in events], "deliveries": [each.uid for each in deliveries]}
+        writes = self._writes
+        wanted = {
+            "events": [each.uid for each in writes.events],
+            "deliveries": [each.uid for each in writes.deliveries],
+            "tasks": [each["uid"] for each in writes.tasks],
+        }
         rows = (await connection.execute(_KEYS, wanted)).all()
         if not rows:
             return False
@@ -191,6 +204,37 @@ class OptimisticTransaction(PostgreSQLTransaction):
             raise NotOptimistic(NEEDS_MORE)
         self._writes.changes = list(changes)
 
+    async def lock_runs(self, uids: Collection[str]) -> list[dict[str, Any]]:
+        """Read runs with their steps, without locks."""
+        if self._read is None or self._run_uids is not None:
+            raise NotOptimistic(NEEDS_MORE)
+        found, versions = runs_of(await self._reader.fetch(READ_RUNS, list(uids)))
+        self._run_uids = {run["uid"] for run in found}
+        self._writes.run_versions = dict(zip((run["id"] for run in found), versions, strict=True))
+        return found
+
+    async def write_runs(self, changed: Sequence[Values], steps: Sequence[Values], now: datetime) -> None:
+        """Keep changes of runs that were read, and of their steps."""
+        keys = {run["id"] for run in changed}
+        is_known = keys <= self._writes.run_versions.keys() and keys.issuperset(step["run_id"] for step in steps)
+        if self._writes.runs or not is_known:
+            raise NotOptimistic(NEEDS_MORE)
+        self._writes.runs = run_arrays(changed, steps, now)
+
+    async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
+        """Keep the tasks of next steps; return what stands for their keys."""
+        if self._writes.tasks or self._writes.events or self._run_uids is None:
+            raise NotOptimistic(NEEDS_MORE)
+        self._writes.tasks = rows
+        return self._places([row["uid"] for row in rows])
+
+    def _is_known(self, event: NewEvent) -> bool:
+        """Return whether an event is of a task that was read, of one that is inserted, or of a run that was read."""
+        if event.task_id is None:
+            return self._run_uids is not None and event.run_uid in self._run_uids
+        is_new = 0 <= place_of(event.task_id) < len(self._writes.tasks)
+        return is_new or (self._read is not None and event.task_id in self._read.states)
+
     async def append_events(
         self, events: Sequence[NewEvent], organization_ids: Collection[int], callback_ids: Collection[int]
     ) -> tuple[list[int], list[Listener]]:
@@ -200,7 +244,7 @@ class OptimisticTransaction(PostgreSQLTransaction):
             read is None
             or self._writes.events
             or not (read.organizations.issuperset(organization_ids) and read.callbacks.issuperset(callback_ids))
-            or any(event.task_id not in read.states for event in events)
+            or not all(self._is_known(event) for event in events)
         ):
             raise NotOptimistic(NEEDS_MORE)
         self._writes.events = list(events)
@@ -258,6 +302,9 @@ class OptimisticTransaction(PostgreSQLTransaction):
             return False
         for keys, uids in self._keys:
             keys[:] = [found[uid] for uid in uids]
+        for event in self._writes.events:
+            if is_new(event.task_id):
+                event.task_id = found[str(event.task_uid)]
         return True
 
 

@@ -5,6 +5,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import asyncpg
@@ -26,27 +27,60 @@ def _assignments(names: Iterable[str]) -> str:
     return ", ".join(f"{name} = given.{name}" for name in names)
 
 
+_RUN = f"{', '.join(f'run.{name}' for name in RUN_COLUMNS)}, organization.uid AS organization_uid"
+_STEP = ", ".join("spec::text" if name == "spec" else name for name in STEP_COLUMNS)
 _LOCK_RUNS = f"""
-SELECT {", ".join(f"run.{name}" for name in RUN_COLUMNS)}, organization.uid AS organization_uid
-FROM run JOIN organization ON organization.id = run.organization_id
+SELECT {_RUN} FROM run JOIN organization ON organization.id = run.organization_id
 WHERE run.uid = ANY((SELECT $1::uuid[])::uuid[]) ORDER BY run.id FOR NO KEY UPDATE OF run
 """
 _STEPS = f"""
-SELECT {", ".join("spec::text" if name == "spec" else name for name in STEP_COLUMNS)} FROM run_step
+SELECT {_STEP} FROM run_step
 WHERE run_id = ANY((SELECT $1::bigint[])::bigint[]) ORDER BY run_id, position
 """
-_WRITE_RUNS = f"""
-WITH written AS (
-    UPDATE run SET updated_at = $1, {_assignments(CHANGING_RUN_COLUMNS)}
-    FROM unnest((SELECT $2::bigint[]), {arrays(runs, CHANGING_RUN_COLUMNS, 3)})
-        AS given(id, {", ".join(CHANGING_RUN_COLUMNS)})
-    WHERE run.id = given.id
+READ_RUNS = f"""
+WITH found AS MATERIALIZED (
+    SELECT {_RUN}, run.xmin AS version FROM run JOIN organization ON organization.id = run.organization_id
+    WHERE run.uid = ANY((SELECT $1::uuid[])::uuid[])
+), step AS (
+    SELECT {_STEP} FROM run_step WHERE run_id = ANY(ARRAY(SELECT id FROM found))
 )
-UPDATE run_step SET {_assignments(CHANGING_STEP_COLUMNS)}
-FROM unnest((SELECT $6::bigint[]), {arrays(run_steps, CHANGING_STEP_COLUMNS, 7)})
-    AS given(id, {", ".join(CHANGING_STEP_COLUMNS)})
-WHERE run_step.id = given.id
+SELECT found.*, step.* FROM found FULL JOIN step ON false
 """
+"""Reads runs with their versions, and their steps, without locks: each row is a run or a step."""
+
+
+def write_run(first: int) -> str:
+    """Return the statement that writes runs; the first parameter of `run_arrays` has the number `first`."""
+    return f"""UPDATE run SET updated_at = ${first}, {_assignments(CHANGING_RUN_COLUMNS)}
+FROM unnest((SELECT ${first + 1}::bigint[]), {arrays(runs, CHANGING_RUN_COLUMNS, first + 2)})
+    AS given(id, {", ".join(CHANGING_RUN_COLUMNS)})
+WHERE run.id = given.id"""
+
+
+def write_step(first: int) -> str:
+    """Return the statement that writes the steps of runs; the parameters are those of `write_run`."""
+    first += 2 + len(CHANGING_RUN_COLUMNS)
+    return f"""UPDATE run_step SET {_assignments(CHANGING_STEP_COLUMNS)}
+FROM unnest((SELECT ${first}::bigint[]), {arrays(run_steps, CHANGING_STEP_COLUMNS, first + 1)})
+    AS given(id, {", ".join(CHANGING_STEP_COLUMNS)})
+WHERE run_step.id = given.id"""
+
+
+def run_arrays(changed: Sequence[Values], steps: Sequence[Values], now: datetime) -> list[Any]:
+    """Return the parameters for runs and steps that are written."""
+    return [
+        now,
+        [run["id"] for run in changed],
+        *columns_of(runs, CHANGING_RUN_COLUMNS, changed),
+        [step["id"] for step in steps],
+        *columns_of(run_steps, CHANGING_STEP_COLUMNS, steps),
+    ]
+
+
+RUN_PARAMETERS = 3 + len(CHANGING_RUN_COLUMNS) + len(CHANGING_STEP_COLUMNS)
+"""How many parameters `run_arrays` returns."""
+_WRITE_RUNS = f"WITH written AS ({write_run(1)})\n{write_step(1)}"
+_READ_COLUMNS = (*RUN_COLUMNS, "organization_uid")
 _AFTER_RUNS = len(NEW_RUN_COLUMNS) + 1
 _INSERT_RUNS = f"""
 WITH new AS (
@@ -71,18 +105,26 @@ async def lock_runs(driver: asyncpg.Connection, uids: Collection[str]) -> list[d
     return found
 
 
+def runs_of(rows: Sequence[asyncpg.Record]) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the runs of the rows of `READ_RUNS` with their steps, in the order of their row keys, and each version."""
+    read = sorted((row for row in rows if row[0] is not None), key=itemgetter(0))
+    found = [{**dict(zip(_READ_COLUMNS, row, strict=False)), "steps": []} for row in read]
+    steps = {run["id"]: run["steps"] for run in found}
+    first = len(_READ_COLUMNS) + 1
+    for row in rows:
+        if row[0] is None:
+            step = dict(zip(STEP_COLUMNS, row[first:], strict=True))
+            steps[step["run_id"]].append(step)
+    for of_run in steps.values():
+        of_run.sort(key=itemgetter("position"))
+    return found, [row[len(_READ_COLUMNS)] for row in read]
+
+
 async def write_runs(
     driver: asyncpg.Connection, changed: Sequence[Values], steps: Sequence[Values], now: datetime
 ) -> None:
     """Write the changed columns of locked runs and of their steps."""
-    await driver.execute(
-        _WRITE_RUNS,
-        now,
-        [run["id"] for run in changed],
-        *columns_of(runs, CHANGING_RUN_COLUMNS, changed),
-        [step["id"] for step in steps],
-        *columns_of(run_steps, CHANGING_STEP_COLUMNS, steps),
-    )
+    await driver.execute(_WRITE_RUNS, *run_arrays(changed, steps, now))
 
 
 async def insert_runs(driver: asyncpg.Connection, new: Sequence[Values]) -> None:
