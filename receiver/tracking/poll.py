@@ -11,7 +11,7 @@ provider has completed it (`receiver.domain.transitions`).
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,6 +30,7 @@ from receiver.storage.tasks import task_by_uid
 from receiver.storage.transaction import DueTask
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import counted, task_exceptions
+from receiver.telemetry.tracing import is_tracing
 from receiver.tracking.apply import Applier
 from receiver.tracking.call_spans import span_ids, traced_call
 from receiver.tracking.conclusions import Conclusions
@@ -45,6 +46,10 @@ _SHORT_PAUSE_SECONDS = 1.0
 _MOST_EXCEPTIONS = 8
 """After this many exceptions in a row (about two minutes), a task fails; earlier if its time-out has passed."""
 _LONGEST_FIND_SECONDS = 10.0
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +108,11 @@ class Poller:
         """Return whether a task can be sent now: False if every provider has asked for a pause."""
         return any(each.paused_for() <= _SHORT_PAUSE_SECONDS for each in self._providers.adapters())
 
-    async def act_on(self, due: DueTask) -> None:
+    async def act_on(self, due: DueTask, answered: Callable[[], None] = _nothing) -> None:
         """Do what a claimed task needs: poll it if the provider's id is known, else search for it or submit it.
 
-        One that is to be recalled is polled only if the provider has not answered the recall.
+        One that is to be recalled is polled only if the provider has not answered the recall. `answered` is called when
+        the provider has answered a poll, and all that is left is to store what it said.
         """
         task = due.state
         if task.status in TERMINAL:
@@ -115,7 +121,7 @@ class Poller:
         is_recalled = task.cancel_requested_at is not None
         if task.provider_task_id is not None:
             if not (is_recalled and await self._recaller.recall(task)):
-                await self._poll(task)
+                await self._poll(task, answered)
             return
         if is_recalled and is_unsent(task):
             await self._recaller.cancel_unsent(task)
@@ -227,10 +233,14 @@ class Poller:
             hidden=self._keyring.hook_secret(task.uid),
             caller=_caller(task.organization_id),
         )
+        if not is_tracing():
+            return await call
         return await traced_call("poll task", call, task.trace_context, **span_ids(task))
 
-    async def _poll(self, task: TaskState) -> None:
-        match await self._fetch(task):
+    async def _poll(self, task: TaskState, answered: Callable[[], None] = _nothing) -> None:
+        outcome = await self._fetch(task)
+        answered()
+        match outcome:
             case Found(update):
                 if not (await self._conclusions.apply(task, update)).changed:
                     # An unknown word says no more about the task than silence does.

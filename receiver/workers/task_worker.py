@@ -23,28 +23,66 @@ _FIRST_QUEUE: SendQueue = (0, False)
 
 
 class _Slots:
-    """Counts the tasks of one kind that are being acted on."""
+    """Counts the tasks of one kind that are being acted on.
+
+    `calls` are those whose provider has not answered yet, at most `count`. The others wait only for what was answered
+    to be stored, and there may be as many of them: the next calls need not wait for a commit.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._min_claim = min(_MIN_CLAIM, count)
-        self.taken = 0
+        self.calls = 0
+        self.answered = 0
         self.may_be_more = False
         """Whether the last claim filled all free slots: then more tasks may be due."""
 
     @property
     def free(self) -> int:
-        return self._count - self.taken
+        """How many more may be claimed: none also while a claim that became known late has added too many."""
+        return max(0, min(self._count, 2 * self._count - self.answered) - self.calls)
 
     @property
     def wants_claim(self) -> bool:
         return self.may_be_more and self.free >= self._min_claim
 
 
+class _InHand:
+    """A claimed task, until it was acted on: it takes one of the `slots`."""
+
+    __slots__ = ("_is_answered", "_slots", "_timer", "due")
+
+    def __init__(self, due: DueTask, slots: _Slots, timer: WakeTimer) -> None:
+        self.due = due
+        self._slots = slots
+        self._timer = timer
+        self._is_answered = False
+        slots.calls += 1
+
+    def answered(self) -> None:
+        """Take note that its provider has answered: another one may be called."""
+        self._is_answered = True
+        self._slots.calls -= 1
+        self._slots.answered += 1
+        self._freed()
+
+    def finished(self) -> None:
+        """Take note that it was acted on."""
+        if self._is_answered:
+            self._slots.answered -= 1
+        else:
+            self._slots.calls -= 1
+        self._freed()
+
+    def _freed(self) -> None:
+        if self._slots.wants_claim:
+            self._timer.set(utc_now())
+
+
 class TaskWorker:
     """Acts on due tasks: sends those that wait to be sent, polls or searches for the others.
 
-    At most `concurrency` of each kind at a time, and neither kind waits for the other. Polls are claimed as
+    At most `concurrency` calls of each kind at a time, and neither kind waits for the other. Polls are claimed as
     many of each organization, tasks to be sent from their send queues in turn: many of one delay no other's.
     """
 
@@ -55,7 +93,7 @@ class TaskWorker:
         self._poller = poller
         self._due = due
         self._lease = timedelta(seconds=lease_seconds)
-        self._running: dict[asyncio.Task[None], DueTask] = {}
+        self._running: dict[asyncio.Task[None], _InHand] = {}
         self._polls = _Slots(concurrency)
         self._unsent = _Slots(concurrency)
         self._last_polled = 0
@@ -77,7 +115,7 @@ class TaskWorker:
         if not self._running:
             return
         _, late = await asyncio.wait(self._running, timeout=seconds)
-        keys = [self._running[task].state.id for task in late]
+        keys = [self._running[task].due.state.id for task in late]
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
@@ -114,13 +152,13 @@ class TaskWorker:
 
     def _start(self, claimed: list[DueTask]) -> None:
         for due in claimed:
-            self._slots_for(due).taken += 1
             if due.queue is None:
                 self._last_polled = due.state.organization_id
             else:
                 self._last_queue = due.queue
-            task = asyncio.create_task(self._act_on(due))
-            self._running[task] = due
+            in_hand = _InHand(due, self._polls if due.queue is None else self._unsent, self._due)
+            task = asyncio.create_task(self._act_on(in_hand))
+            self._running[task] = in_hand
             task.add_done_callback(self._finished)
 
     def _start_late(self, claimed: list[DueTask], until: datetime) -> None:
@@ -128,9 +166,10 @@ class TaskWorker:
         if utc_now() < until - self._lease / 2:
             self._start(claimed)
 
-    async def _act_on(self, due: DueTask) -> None:
+    async def _act_on(self, in_hand: "_InHand") -> None:
+        due = in_hand.due
         try:
-            await self._poller.act_on(due)
+            await self._poller.act_on(due, in_hand.answered)
         except Unavailable as error:  # the database's: its lease runs out, and it is claimed again
             log.warning("acting on task failed", task_id=due.state.uid, error_code=error.code, error=error.message)
         except Exception as error:
@@ -143,10 +182,4 @@ class TaskWorker:
             log.error("counting an exception failed", task_id=due.state.uid, exc_info=second)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        slots = self._slots_for(self._running.pop(task))
-        slots.taken -= 1
-        if slots.wants_claim:
-            self._due.set(utc_now())
-
-    def _slots_for(self, due: DueTask) -> _Slots:
-        return self._polls if due.queue is None else self._unsent
+        self._running.pop(task).finished()
