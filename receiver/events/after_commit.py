@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from receiver.events.pending_fan_outs import PendingFanOuts
-from receiver.events.wakeable import Wakeable
+from receiver.events.wakeable import STEP_SECONDS, Alarms, Wakeable
 from receiver.storage.transaction import LeasedDelivery, NewEvent
 from receiver.telemetry.metrics import long_polls_waiting
 
@@ -73,6 +73,8 @@ class Waiting:
         self.watched = asyncio.Event()
         """Set while at least one long poll waits."""
         self._waiters: dict[str, set[_Waiter]] = defaultdict(set)
+        self.alarms = Alarms()
+        """What ends the waits of those that nothing wakes."""
 
     def watch(self, uid: str) -> "Watch":
         """Return a context manager within which no change of this task or run is missed."""
@@ -92,7 +94,7 @@ class Waiting:
             while True:
                 row = await read()
                 left = end - loop.time()
-                if is_over(row) or left <= 0 or self.closed:
+                if is_over(row) or left < STEP_SECONDS or self.closed:
                     return row
                 del row  # it is read again, and thousands may wait
                 await watch.changed(min(left, _REREAD_SECONDS))
@@ -153,9 +155,12 @@ class Watch(Wakeable):
         """Wait for a change, `seconds` at most; return whether there was one."""
         if not self._has_changed:
             long_polls_waiting.inc()
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
+            self._waiting.alarms.set(waiter, max(seconds, 0))
             try:
-                await self.woken(max(seconds, 0))
+                await waiter
             finally:
+                self._waiter = None
                 long_polls_waiting.dec()
         has_changed, self._has_changed = self._has_changed, False
         return has_changed

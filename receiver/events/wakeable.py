@@ -1,6 +1,12 @@
 """A wait of one asyncio task that others end, small enough for thousands that wait for hours."""
 
 import asyncio
+from heapq import heapify, heappop, heappush
+from itertools import count
+
+STEP_SECONDS = 0.001
+"""The event loop's time goes on in such steps, and a timer is rounded to them: less than one is no time to wait."""
+_LEAST_ENTRIES = 1024
 
 
 class Wakeable:
@@ -29,3 +35,47 @@ class Wakeable:
         finally:
             timer.cancel()
             self._waiter = None
+
+
+class Alarms:
+    """Ends many waits at their times by one timer of the event loop: one for each would hold half a KiB."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[float, int, asyncio.Future[None]]] = []
+        """The earliest first; an entry stays for a while after what it would end has ended otherwise."""
+        self._most = _LEAST_ENTRIES
+        """With this many entries, those whose waits have ended are removed."""
+        self._numbers = count()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """Return how many entries are held."""
+        return len(self._due)
+
+    def set(self, waiter: "asyncio.Future[None]", seconds: float) -> None:
+        """End the wait for `waiter` in `seconds`, up to `STEP_SECONDS` early, if it has not ended by then."""
+        loop = asyncio.get_running_loop()
+        at = loop.time() + seconds
+        if len(self._due) >= self._most:
+            self._remove_ended()
+        if not self._due or at < self._due[0][0]:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(at, self._ring)
+        heappush(self._due, (at, next(self._numbers), waiter))
+
+    def _remove_ended(self) -> None:
+        """Remove the waits that have ended. The next time is when as many are added as are left: it costs little."""
+        self._due = [entry for entry in self._due if not entry[2].done()]
+        heapify(self._due)
+        self._most = max(_LEAST_ENTRIES, 2 * len(self._due))
+
+    def _ring(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        until = loop.time() + STEP_SECONDS / 2  # a timer may come that much early, as its time is rounded
+        while self._due and self._due[0][0] <= until:
+            waiter = heappop(self._due)[2]
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._due:
+            self._timer = loop.call_at(self._due[0][0], self._ring)

@@ -8,6 +8,7 @@ from models import TERMINAL
 from receiver.domain.ids import is_id
 from receiver.errors import NotFound
 from receiver.events.after_commit import Waiting
+from receiver.events.wakeable import STEP_SECONDS
 from receiver.storage.database import Database
 from receiver.storage.task_standings import standings_by_provider_ids, standings_of
 
@@ -44,7 +45,7 @@ class TaskWaits:
                     found[row["uid"]] = row
                 is_over = enough(found[uid]["status"] in TERMINAL for uid in uids if uid in found)
                 left = end - loop.time()
-                if is_over or left <= 0 or self._waiting.closed:
+                if is_over or left < STEP_SECONDS or self._waiting.closed:
                     return [found[uid] for uid in uids if uid in found], is_over
                 changed = await watch.changed(left)
 
