@@ -21,34 +21,25 @@ from receiver.api.dialects import Dialect, Reply, shortened
 from receiver.api.idempotency import IdempotentRequest, read_key
 from receiver.api.ids import read_id
 from receiver.api.keys_in_use import NO_KEY, Principal
+from receiver.api.limits import LimitStatus
 from receiver.api.lists import check_names, check_size, read_query
+from receiver.api.long_poll import Later, LongPoll
 from receiver.api.paths import segment_text
+from receiver.api.request_errors import broken_off, noted
 from receiver.api.services import Services
-from receiver.asgi import KEY, answer_budget, give_back, hold_body, read_body
+from receiver.asgi import KEY, afterwards, answer_budget, give_back, hold_body, read_body
 from receiver.byte_order_marks import without_mark
 from receiver.domain.content_encoding import content_encodings, unpack
 from receiver.domain.ids import derived_id, new_id
 from receiver.domain.json_bounds import MOST_REQUEST_VALUES, has_more_values
 from receiver.domain.load_shares import Load
-from receiver.errors import (
-    BadRequest,
-    LimitReached,
-    OrganizationRateLimited,
-    OutcomeUnknown,
-    RingbackError,
-    TooLarge,
-    Unavailable,
-)
+from receiver.errors import BadRequest, OutcomeUnknown, TooLarge
 from receiver.large_bodies import read_apart, read_by_size
 from receiver.storage.audit import Actor
 from receiver.storage.idempotency import Claim
-from receiver.telemetry.log import get_logger
-from receiver.telemetry.metrics import counted, exceptions, organization_refusals
 from receiver.telemetry.request_ids import ensure_request_id
 from receiver.telemetry.trace_context import TRACEPARENT, read_traceparent, set_trace_context
 from receiver.telemetry.tracing import NO_SPAN, Span, span
-
-log = get_logger("api.endpoint")
 
 MOST_FAULTS = 20
 """How many wrong fields an error lists."""
@@ -75,6 +66,7 @@ class Call:
     principal: Principal
     claim: Claim | None = None
     request_id: str = ""
+    limit_status: LimitStatus | None = None
     span: Span = NO_SPAN
     """The span of a create: what is made by it names itself here."""
     _raw: bytes | None = None
@@ -219,7 +211,7 @@ def _json_object(body: bytes, *, optional: bool) -> dict[str, Any]:
     return value
 
 
-EndpointHandler = Callable[[Call], Awaitable[Reply | ASGIApp]]
+EndpointHandler = Callable[[Call], Awaitable[Reply | Later | ASGIApp]]
 """Returns the reply, or an ASGI application that sends the response itself: a stream."""
 
 
@@ -267,7 +259,7 @@ class RouteEndpoint:
         except asyncio.CancelledError:
             if not request.app.state.services.streams.feed.closed:
                 raise
-            response = self.dialect.error(_broken_off(reads=self._reads(request)), request_id)
+            response = self.dialect.error(broken_off(reads=self._reads(request)), request_id)
         return _with_headers(response, headers)
 
     async def _authorize(
@@ -285,7 +277,7 @@ class RouteEndpoint:
         use = services.load_shares.use(principal.organization_id, Load.REQUESTS)
         if wait := use.begin(monotonic(), cost_of(request, services.settings.max_request_bytes)):
             await asyncio.sleep(wait)
-        call = Call(request, services, principal, request_id=request_id)
+        call = Call(request, services, principal, request_id=request_id, limit_status=limit_status)
         if self.passes_on or self._reads(request):
             with services.authenticator.in_use.hold(principal):
                 return await self._handle(call, request_id)
@@ -312,9 +304,26 @@ class RouteEndpoint:
         if not self.passes_on and not self.dialect.ignores_unknown_queries:
             check_names(call.request.query_params, self.query_names)
         reply = await (self.handler(call) if call.request.method != "POST" else self._traced(call))
+        if isinstance(reply, Later):
+            if afterwards(call.request.scope) is not None and call.claim is None:
+                return self._long_poll(call, reply)
+            reply = await reply.reply(call)
         return self.dialect.reply(reply, request_id) if isinstance(reply, Reply) else reply
 
-    async def _traced(self, call: Call) -> Reply | ASGIApp:
+    def _long_poll(self, call: Call, later: Later) -> LongPoll:
+        return LongPoll(
+            later,
+            self.dialect,
+            call.services,
+            call.principal,
+            answer_budget(call.request.scope),
+            call.request_id,
+            call.limit_status,
+            path=call.request.scope["path"],
+            reads=self._reads(call.request),
+        )
+
+    async def _traced(self, call: Call) -> Reply | Later | ASGIApp:
         """Handle a request that may create tasks in the trace that the client names; a create has a span of its own."""
         given = read_traceparent(call.request.headers.getlist(TRACEPARENT))
         if self.traced_as is None:
@@ -323,6 +332,8 @@ class RouteEndpoint:
         with span(self.traced_as, given, "SERVER", request_id=call.request_id) as call.span:
             set_trace_context(call.span.traceparent or given)
             reply = await self.handler(call)
+            if isinstance(reply, Later) and call.span is not NO_SPAN:  # the span ends with the answer
+                reply = await reply.reply(call)
             call.span.answered(reply.status if isinstance(reply, Reply) else None)
             return reply
 
@@ -332,21 +343,10 @@ class RouteEndpoint:
         """Return the response, or that of the error; `but_unknown`: an `OutcomeUnknown` is raised."""
         try:
             return await response
-        except RingbackError as error:
+        except Exception as error:
             if but_unknown and isinstance(error, OutcomeUnknown):
                 raise
-            if isinstance(error, LimitReached | OrganizationRateLimited):
-                counted(organization_refusals, str(error.param)).inc()
-            request.app.state.services.refusals.note(error, request.scope)
-            if isinstance(error, Unavailable) and error.reason:
-                log.warning("request not served", path=request.url.path, error=str(error))
-            return self.dialect.error(error, request_id)
-        except Exception as error:
-            counted(exceptions, "request").inc()
-            log.error("request failed", path=request.url.path, exc_info=error)
-            return self.dialect.error(
-                RingbackError("internal error: the log has the details under this request id"), request_id
-            )
+            return self.dialect.error(noted(error, request.app.state.services, request.scope), request_id)
 
 
 def cost_of(request: Request, most: int) -> float:
@@ -356,20 +356,12 @@ def cost_of(request: Request, most: int) -> float:
     return (_READ_COST if request.method in _READS else _WRITE_COST) + size / _BYTES_A_COST
 
 
-def _broken_off(*, reads: bool) -> RingbackError:
-    """Return the error for a request that is broken off because the service stops and waits no longer for it."""
-    if reads:
-        return Unavailable("the service stops: send the request again")
-    return OutcomeUnknown(
-        "the service stops before the request was done, so it may have been done in part: repeat the same request with "
-        "the same Idempotency-Key; without a key, look for what it makes before you repeat it"
-    )
-
-
 def _with_headers(response: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:
     """Return the response, which may be a stream, with these headers added."""
     if isinstance(response, Response):
         response.headers.update(headers)
+        return response
+    if isinstance(response, LongPoll):  # it has them itself
         return response
 
     async def stream(scope: Connection, receive: Receive, send: Send) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.lists import first_items
+from receiver.api.long_poll import Caller, Later
 from receiver.api.run_schemas import JobQuery
 from receiver.domain.representations import native_attempts, native_event
 from receiver.domain.run_representations import JOB_FIELDS, native_job
@@ -20,13 +21,23 @@ _INCLUDES = ("diagnostics",)
 _MOST_EVENTS = 200
 
 
-async def get_job(call: Call) -> Reply:
+async def get_job(call: Call) -> Reply | Later:
     """Return a task as Pi's job, at once or when it has ended; `fields` selects fields, `include` adds diagnostics."""
     uid = call.path_id("job_id")
     query = call.query(JobQuery)
     fields = _names(query.fields, JOB_FIELDS, code="invalid_query_params", param="fields")
     included = _included(query)
-    task = await _task(call, uid, query.timeout_seconds if query.wait_for_completion else None)
+    if not query.wait_for_completion:
+        return await _reply(call, await _task(call, uid, None), fields, included)
+    seconds = query.timeout_seconds
+
+    async def wait(call: Caller) -> Reply:
+        return await _reply(call, await _task(call, uid, seconds), fields, included)
+
+    return Later(wait)
+
+
+async def _reply(call: Caller, task: Mapping[str, Any], fields: frozenset[str], included: frozenset[str]) -> Reply:
     job = native_job(task, call.principal.organization_uid)
     if fields:
         job = {name: value for name, value in job.items() if name in fields}
@@ -35,7 +46,7 @@ async def get_job(call: Call) -> Reply:
     return Reply(job, "job")
 
 
-async def _task(call: Call, uid: str, seconds: float | None) -> Mapping[str, Any]:
+async def _task(call: Caller, uid: str, seconds: float | None) -> Mapping[str, Any]:
     tracker = call.services.tracker
     try:
         if seconds is None:
@@ -46,7 +57,7 @@ async def _task(call: Call, uid: str, seconds: float | None) -> Mapping[str, Any
         raise NotFound(f"there is no job {uid!r}", code="job_not_found", param="job_id") from None
 
 
-async def _diagnostics(call: Call, task: Mapping[str, Any]) -> dict[str, Any]:
+async def _diagnostics(call: Caller, task: Mapping[str, Any]) -> dict[str, Any]:
     """Return the task's history: all attempts, and the newest events, both oldest first."""
     wanted = large_events_of_task(events_of_task(task["id"], _MOST_EVENTS + 1, None))
     rows, rest = await read_first(call.services.database.read, wanted, call.hold)

@@ -201,6 +201,8 @@ class KeysInUse:
 class KeyHold:
     """What one task does with a key, from entering to leaving this context."""
 
+    __slots__ = ("_cancelling", "_has_ended", "_held", "_key_id", "_task")
+
     def __init__(self, held: dict[int, set["KeyHold"]], key_id: int) -> None:
         self._held = held
         self._key_id = key_id

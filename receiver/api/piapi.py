@@ -14,16 +14,17 @@ from starlette.types import ASGIApp
 from models import TaskStatus
 from receiver.api.dialects import Reply, bounded_refusal
 from receiver.api.endpoint import Call
+from receiver.api.long_poll import Caller, Later
 from receiver.api.organizations import require_provider_account
 from receiver.api.piapi_queries import CancelQuery, HistoryQuery
 from receiver.api.repetition import cancelled
-from receiver.api.schemas import CreateTask
+from receiver.api.schemas import CreateTask, WaitQuery
 from receiver.api.task_requests import (
     check_not_refused,
     initial_task,
     know_accounts,
     read_callback,
-    read_task,
+    reply_with_task,
     task_request,
     webhook_config_of,
 )
@@ -85,9 +86,9 @@ async def create_task(call: Call) -> Reply:
     return Reply(piapi_task(task))
 
 
-async def get_task(call: Call) -> Reply:
+async def get_task(call: Call) -> Reply | Later:
     """`GET /api/v1/task/{id}`: return a task, at once or when it has ended."""
-    return Reply(piapi_task(await read_task(call)))
+    return await reply_with_task(call, call.query(WaitQuery), _reply)
 
 
 async def cancel_task(call: Call) -> Reply:
@@ -214,3 +215,7 @@ async def _cancel(call: Call, task: Mapping[str, Any], limit: asyncio.Semaphore)
         except RingbackError:
             return None
     return str(task["uid"])
+
+
+async def _reply(_call: Caller, task: Mapping[str, Any]) -> Reply:
+    return Reply(piapi_task(task))

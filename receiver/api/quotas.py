@@ -7,8 +7,8 @@ what it did itself at once, and what others did with a delay.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from time import monotonic
 
 from receiver.domain.limit_parts import Part, whole
@@ -96,14 +96,9 @@ class Quotas:
         """Count a stream or a long poll as ended."""
         self._streams[organization_id] -= 1
 
-    @contextmanager
-    def waiting(self, organization_id: int) -> Iterator[None]:
-        """Count a long poll while the context lasts. Raises `OrganizationRateLimited`."""
-        self.take_stream(organization_id)
-        try:
-            yield
-        finally:
-            self.leave_stream(organization_id)
+    def waiting(self, organization_id: int) -> AbstractContextManager[None]:
+        """Return a context manager that counts a long poll. Entering it raises `OrganizationRateLimited`."""
+        return _Counted(self, organization_id)
 
     def open_streams(self, organization_id: int) -> int:
         """Return how many streams and long polls are open in this process."""
@@ -151,6 +146,22 @@ class Quotas:
                 "once, and has done so: create them more slowly",
                 math.ceil(min(_LONGEST_RETRY_SECONDS, seconds)),
             )
+
+
+class _Counted(AbstractContextManager[None]):
+    """Counts a long poll; of a generator thousands that wait would hold several times as much."""
+
+    __slots__ = ("_organization_id", "_quotas")
+
+    def __init__(self, quotas: Quotas, organization_id: int) -> None:
+        self._quotas = quotas
+        self._organization_id = organization_id
+
+    def __enter__(self) -> None:
+        self._quotas.take_stream(self._organization_id)
+
+    def __exit__(self, *_: object) -> None:
+        self._quotas.leave_stream(self._organization_id)
 
 
 class _CreateBucket:

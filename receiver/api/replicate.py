@@ -13,6 +13,7 @@ from models import TERMINAL, EventType
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.lists import first_items, read_cursor, write_cursor
+from receiver.api.long_poll import Caller, Later
 from receiver.api.openapi import reader_address
 from receiver.api.repetition import cancelled
 from receiver.api.replicate_schemas import CreatePrediction, CreateVersionPrediction, PredictionQuery
@@ -48,7 +49,7 @@ _DEFAULT_EVENTS = ("output", "completed")
 _NO_TIME = "1970-01-01T00:00:00.000000Z"
 
 
-async def create_prediction(call: Call) -> Reply:
+async def create_prediction(call: Call) -> Reply | Later:
     """`POST /v1/predictions`: create a prediction of the model that `version` names, at the provider that it names.
 
     With `Prefer: wait` or `wait=n` it is answered when it has ended, or after n seconds (55 at most), then with 202.
@@ -57,7 +58,7 @@ async def create_prediction(call: Call) -> Reply:
     return await _create(call, wanted, wanted.version, "version")
 
 
-async def create_model_prediction(call: Call) -> Reply:
+async def create_model_prediction(call: Call) -> Reply | Later:
     """`POST /v1/models/{owner}/{name}/predictions`: create a prediction of this model.
 
     An owner that begins with a provider's name and a colon names the provider. `Prefer` is as for `/v1/predictions`.
@@ -66,7 +67,7 @@ async def create_model_prediction(call: Call) -> Reply:
     return await _create(call, wanted, f"{call.path('owner')}/{call.path('name')}", "model")
 
 
-async def create_deployment_prediction(call: Call) -> Reply:
+async def create_deployment_prediction(call: Call) -> Reply | Later:
     """`POST /v1/deployments/{owner}/{name}/predictions`: create a prediction of a deployment at Replicate."""
     wanted = await call.body(CreatePrediction)
     return await _create(call, wanted, f"{REPLICATE}:deployments/{call.path('owner')}/{call.path('name')}", "model")
@@ -131,13 +132,13 @@ async def get_version(call: Call) -> Reply:
     return Reply(version)
 
 
-async def _create(call: Call, wanted: CreatePrediction, text: str, field: str) -> Reply:
+async def _create(call: Call, wanted: CreatePrediction, text: str, field: str) -> Reply | Later:
     began, seconds = monotonic(), _seconds_to_wait(call)
     named = _named_model(call, text, field)
     uid = call.new_id()
     if call.is_resumed and (earlier := await call.services.database.read(task_by_id(call.organization_id, uid))):
         check_not_refused(earlier[0])
-        return _created(call, earlier[0], waited=seconds is not None)
+        return _created(_addresses(call), earlier[0], waited=seconds is not None)
     tracker, submit_wait = call.services.tracker, call.services.settings.submit_wait_seconds
     size = len(await call.raw())
     with await call.services.quotas.begin_creates(call.organization_id, 1, size) as admission:
@@ -158,11 +159,17 @@ async def _create(call: Call, wanted: CreatePrediction, text: str, field: str) -
         own = outcome.detail if named.provider == REPLICATE else None  # its problem, as it came
         body = own if isinstance(own, dict) else None
         raise ProviderRefused(_refusal(named, outcome), status=outcome.status, body=body, code=outcome.code)
-    left = 0.0 if seconds is None else seconds - (monotonic() - began)
-    return _created(call, await _as_it_is(call, request, key, left), waited=seconds is not None)
+    addresses, left = _addresses(call), 0.0 if seconds is None else seconds - (monotonic() - began)
+    if left <= 0:
+        return _created(addresses, await _as_it_is(call, request, key, 0), waited=seconds is not None)
+
+    async def created(call: Caller) -> Reply:
+        return _created(addresses, await _as_it_is(call, request, key, left), waited=True)
+
+    return Later(created)
 
 
-async def _as_it_is(call: Call, request: TaskRequest, key: int, seconds: float) -> Mapping[str, Any]:
+async def _as_it_is(call: Caller, request: TaskRequest, key: int, seconds: float) -> Mapping[str, Any]:
     """Return a task that was just created with this row key, when it has ended or after `seconds`.
 
     It is stored and may be at the provider: after an error the client would create it again, so none is raised.
@@ -182,8 +189,8 @@ async def _as_it_is(call: Call, request: TaskRequest, key: int, seconds: float) 
         return initial_task(request)
 
 
-def _created(call: Call, task: Mapping[str, Any], *, waited: bool) -> Reply:
-    shown = prediction(task, _addresses(call))
+def _created(addresses: Addresses, task: Mapping[str, Any], *, waited: bool) -> Reply:
+    shown = prediction(task, addresses)
     if waited and task["status"] not in TERMINAL:
         return Reply(starting(shown), status=202)
     return Reply(shown, status=201)

@@ -12,6 +12,7 @@ from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.ids import read_id
 from receiver.api.lists import page, read_cursor
+from receiver.api.long_poll import Caller, Later
 from receiver.api.repetition import has_moved, last_cancellation
 from receiver.api.run_schemas import CreateRun, GetRun, RunQuery
 from receiver.api.schemas import TaskEventQuery
@@ -54,22 +55,24 @@ async def create_run(call: Call) -> Reply:
     return Reply(_created(uid, graph), "run", status=202)
 
 
-async def get_run(call: Call) -> Reply:
+async def get_run(call: Call) -> Reply | Later:
     """`GET /api/v1/runs/{id}`: return a run, at once or when it has ended.
 
     With `include=details` its steps have what was requested, and the attempts of their tasks.
     """
     uid = call.path_id("run_id")
     query = call.query(GetRun)
-    runs = call.services.runs
-    if query.wait_for_completion:
+    seconds, is_detailed = query.timeout_seconds, query.include is not None
+    if not query.wait_for_completion:
+        run = await call.services.runs.run(call.organization_id, uid)
+        return await _reply_in_form(call, run, is_detailed=is_detailed)
+
+    async def wait(call: Caller) -> Reply:
         with call.services.quotas.waiting(call.organization_id):
-            run = await runs.wait(call.organization_id, uid, query.timeout_seconds)
-    else:
-        run = await runs.run(call.organization_id, uid)
-    if query.include is None:
-        return _reply(run)
-    return Reply(detailed_run(run, await runs.attempts(call.organization_id, run)), "run")
+            run = await call.services.runs.wait(call.organization_id, uid, seconds)
+        return await _reply_in_form(call, run, is_detailed=is_detailed)
+
+    return Later(wait)
 
 
 async def list_runs(call: Call) -> Reply:
@@ -147,6 +150,12 @@ def _created(uid: str, graph: Graph) -> dict[str, Any]:
     """Return a new run in Pi's form: always as pending, although its first steps may have started."""
     steps = [{"id": step.id, "status": StepStatus.PENDING} for step in graph.steps]
     return {"object": "run", "run_id": uid, "status": RunStatus.PENDING, "steps": steps}
+
+
+async def _reply_in_form(call: Caller, run: RunRow, *, is_detailed: bool) -> Reply:
+    if not is_detailed:
+        return _reply(run)
+    return Reply(detailed_run(run, await call.services.runs.attempts(call.organization_id, run)), "run")
 
 
 def _reply(run: RunRow) -> Reply:

@@ -1,10 +1,12 @@
 """Turns a client's request for a task into one for `receiver.tracking`; used for single tasks and bulk calls."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from models import Submission, TaskStatus
+from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call, check
+from receiver.api.long_poll import Caller, Later
 from receiver.api.schemas import AdoptTask, CreateTask, WaitQuery, WebhookConfig
 from receiver.clock import utc_now
 from receiver.errors import BadRequest, ProviderRefused
@@ -63,17 +65,23 @@ async def read_callback(call: Call, webhook_config: Any) -> Callback | None:
         raise BadRequest(error.message, code=error.code, param=f"config.{_WEBHOOK_CONFIG}.endpoint") from None
 
 
-async def read_task(call: Call) -> Mapping[str, Any]:
-    """Return the row of the path's task: at once, or when it has ended if the query asks to wait.
+async def reply_with_task(
+    call: Call, query: WaitQuery, reply: Callable[[Caller, Mapping[str, Any]], Awaitable[Reply]]
+) -> Reply | Later:
+    """Return what `reply` makes of the path's task: at once, or when it has ended if the query asks to wait.
 
-    Raises `BadRequest`, `NotFound`.
+    Raises `NotFound`, and what `reply` does.
     """
-    query = call.query(WaitQuery)
-    tracker = call.services.tracker
-    if query.wait_for_completion:
+    task_id, seconds = call.path("task_id"), query.timeout_seconds
+    if not query.wait_for_completion:
+        return await reply(call, await call.services.tracker.task(call.organization_id, task_id, call.hold))
+
+    async def wait(call: Caller) -> Reply:
         with call.services.quotas.waiting(call.organization_id):
-            return await tracker.wait(call.organization_id, call.path("task_id"), query.timeout_seconds, call.hold)
-    return await tracker.task(call.organization_id, call.path("task_id"), call.hold)
+            task = await call.services.tracker.wait(call.organization_id, task_id, seconds, call.hold)
+        return await reply(call, task)
+
+    return Later(wait)
 
 
 def check_not_refused(task: Mapping[str, Any]) -> None:

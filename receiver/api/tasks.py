@@ -7,11 +7,12 @@ from typing import Any
 from receiver.api.dialects import Reply
 from receiver.api.endpoint import Call
 from receiver.api.lists import page, read_cursor
+from receiver.api.long_poll import Caller, Later
 from receiver.api.organizations import require_provider_account
 from receiver.api.repetition import after_work, cancelled
 from receiver.api.runs import find_run_ids
 from receiver.api.schemas import AdoptTask, GetTask, TaskEventQuery, TaskQuery, WaitForTasks
-from receiver.api.task_requests import know_accounts, read_task
+from receiver.api.task_requests import know_accounts, reply_with_task
 from receiver.domain.representations import (
     brief_event,
     brief_task,
@@ -56,25 +57,27 @@ async def list_tasks(call: Call) -> Reply:
     return page(rows, query.limit, await _views(call, rows), is_cut=bool(rest))
 
 
-async def get_task(call: Call) -> Reply:
+async def get_task(call: Call) -> Reply | Later:
     """`GET /api/v1/tasks/{id}`: return a task, at once or when it has ended; with its attempts if it had several."""
     query = call.query(GetTask)
-    return await _reply(call, await read_task(call), with_attempts=query.include == "attempts")
+    return await reply_with_task(call, query, _reply_with_attempts if query.include == "attempts" else _reply)
 
 
-async def wait_for_tasks(call: Call) -> Reply:
+async def wait_for_tasks(call: Call) -> Later:
     """`POST /api/v1/tasks/wait`: how far several tasks are, when any or all of them have ended: it changes nothing."""
     wanted = await call.body(WaitForTasks)
     ids, for_all = list(dict.fromkeys(wanted.task_ids)), wanted.mode == "all"
-    with call.services.quotas.waiting(call.organization_id):
-        rows, is_over = await call.services.task_waits.wait(
-            call.organization_id, ids, wanted.timeout_seconds, for_all=for_all
-        )
-    tasks = [task_standing(row) for row in rows]
-    ended = [task["task_id"] for task in tasks if task["has_ended"]]
-    return Reply(
-        {"object": "wait", "mode": wanted.mode, "timed_out": not is_over, "ended": ended, "tasks": tasks}, "wait"
-    )
+    seconds = wanted.timeout_seconds
+
+    async def wait(call: Caller) -> Reply:
+        with call.services.quotas.waiting(call.organization_id):
+            rows, is_over = await call.services.task_waits.wait(call.organization_id, ids, seconds, for_all=for_all)
+        tasks = [task_standing(row) for row in rows]
+        ended = [task["task_id"] for task in tasks if task["has_ended"]]
+        mode = "all" if for_all else "any"
+        return Reply({"object": "wait", "mode": mode, "timed_out": not is_over, "ended": ended, "tasks": tasks}, "wait")
+
+    return Later(wait)
 
 
 async def list_events(call: Call) -> Reply:
@@ -142,12 +145,12 @@ async def _adoption(call: Call, wanted: AdoptTask, account_id: int | None) -> Ab
     return await call.services.quotas.begin_creates(call.organization_id, 1, len(await call.raw()))
 
 
-async def _view(call: Call, task: Mapping[str, Any]) -> dict[str, Any]:
+async def _view(call: Caller, task: Mapping[str, Any]) -> dict[str, Any]:
     return next(await _views(call, [task]))
 
 
 async def _views(
-    call: Call, tasks: Sequence[Mapping[str, Any]], view: Callable[[Mapping[str, Any]], dict[str, Any]] = native_task
+    call: Caller, tasks: Sequence[Mapping[str, Any]], view: Callable[[Mapping[str, Any]], dict[str, Any]] = native_task
 ) -> Iterator[dict[str, Any]]:
     """Return tasks as they are answered, with the name of the account that each uses."""
     names = await call.services.accounts.known.names(task["account_id"] for task in tasks)
@@ -158,8 +161,10 @@ async def _reply_with(call: Call, reading: Awaitable[Mapping[str, Any]]) -> Repl
     return await _reply(call, await reading)
 
 
-async def _reply(call: Call, task: Mapping[str, Any], *, with_attempts: bool = False) -> Reply:
-    view = await _view(call, task)
-    if with_attempts or task["attempt"] > 1:
-        view["attempts"] = native_attempts(task, await call.services.tracker.attempts(task))
-    return Reply(view)
+async def _reply(call: Caller, task: Mapping[str, Any]) -> Reply:
+    return await _reply_with_attempts(call, task) if task["attempt"] > 1 else Reply(await _view(call, task))
+
+
+async def _reply_with_attempts(call: Caller, task: Mapping[str, Any]) -> Reply:
+    attempts = native_attempts(task, await call.services.tracker.attempts(task))
+    return Reply({**await _view(call, task), "attempts": attempts})

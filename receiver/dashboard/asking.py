@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message
 from receiver.api.endpoint import EndpointHandler, RouteEndpoint
 from receiver.api.keys_in_use import Principal
 from receiver.api.routes import routes
+from receiver.asgi import end_within
 from receiver.large_bodies import read_by_size
 
 QueryValues = Mapping[str, Any] | Iterable[tuple[str, Any]]
@@ -96,6 +97,7 @@ async def respond(request: Request, principal: Principal, question: Question) ->
         "path_params": parameters,
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
+    end_within(scope)  # the answer becomes part of a page
     return await endpoint.serve(Request(scope, receive), principal)
 
 

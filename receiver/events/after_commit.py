@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from receiver.events.pending_fan_outs import PendingFanOuts
-from receiver.events.wakeable import STEP_SECONDS, Alarms, Wakeable
+from receiver.events.wakeable import LEAVER, STEP_SECONDS, Alarms, Wakeable
 from receiver.storage.transaction import LeasedDelivery, NewEvent
 from receiver.telemetry.metrics import long_polls_waiting
 
@@ -157,11 +157,15 @@ class Watch(Wakeable):
             long_polls_waiting.inc()
             waiter = self._waiter = asyncio.get_running_loop().create_future()
             self._waiting.alarms.set(waiter, max(seconds, 0))
+            if (leaver := LEAVER.get()) is not None:
+                leaver.begin_wait()
             try:
                 await waiter
             finally:
                 self._waiter = None
                 long_polls_waiting.dec()
+                if leaver is not None:
+                    leaver.end_wait()
         has_changed, self._has_changed = self._has_changed, False
         return has_changed
 
@@ -191,6 +195,8 @@ class SeveralWatched:
         That is all of them when nothing has woken it for a while: another process may have changed one.
         """
         long_polls_waiting.inc()
+        if (leaver := LEAVER.get()) is not None:
+            leaver.begin_wait()
         try:
             async with asyncio.timeout(max(min(seconds, _REREAD_SECONDS), 0)):
                 await self._event.wait()
@@ -198,6 +204,8 @@ class SeveralWatched:
             return self.uids
         finally:
             long_polls_waiting.dec()
+            if leaver is not None:
+                leaver.end_wait()
         found = set(self._changed)
         self._changed.clear()
         self._event.clear()

@@ -1,12 +1,28 @@
 """A wait of one asyncio task that others end, small enough for thousands that wait for hours."""
 
 import asyncio
+from contextvars import ContextVar
 from heapq import heapify, heappop, heappush
 from itertools import count
+from typing import Protocol
 
 STEP_SECONDS = 0.001
 """The event loop's time goes on in such steps, and a timer is rounded to them: less than one is no time to wait."""
 _LEAST_ENTRIES = 1024
+
+
+class Leaver(Protocol):
+    """A client that may be gone before a wait for it ends."""
+
+    def begin_wait(self) -> None:
+        """Have the present task cancelled when the client is gone, and at once if it is."""
+
+    def end_wait(self) -> None:
+        """Have it go on even so: a query that is broken off may cost its connection to the database."""
+
+
+LEAVER: ContextVar[Leaver | None] = ContextVar("leaver", default=None)
+"""Who may be gone before the present task ends a wait, if that matters."""
 
 
 class Wakeable:

@@ -10,7 +10,7 @@ import anyio
 from starlette.types import Message, Receive
 
 from receiver.api.endpoint import Call
-from receiver.asgi import answer_budget
+from receiver.asgi import answer_budget, end_within
 from receiver.mcp.service_api import ApiAnswer, ApiRequest, NotReached
 
 _KEY_HEADERS = frozenset({b"x-api-key", b"authorization", b"user-agent", b"traceparent"})
@@ -51,6 +51,7 @@ class InProcessApi:
             "query_string": urlencode(request.query).encode(),
             "headers": [*given, *own, (b"content-length", str(len(body)).encode())],
         }
+        end_within(scope)  # the answer is the tool's
         answer = _Answer()
         try:
             await outer["app"](scope, _receiving(body), answer.send)

@@ -1,4 +1,4 @@
-"""What goes on with a response after the application has returned: a stream, which may last for hours.
+"""What goes on with a response after the application has returned: a stream or a long poll, which may take long.
 
 What the request has passed on its way (middleware, routes, the endpoint) would otherwise be held as long.
 """
@@ -12,8 +12,10 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from receiver.asgi import AFTERWARDS, Afterwards
 from receiver.serving.lean_event import LeanEvent
 
-_KEPT = ("type", "method", "client", "extensions")
-"""Of the scope of a request whose response goes on."""
+_KEPT = ("type", "method", "client", "extensions", "route")
+"""Of the scope of a request whose response goes on: five at most, for a sixth would make it twice as large."""
+_LOGGED = ("http_version", "path", "query_string")
+"""What uvicorn's own access log needs besides; the service has another."""
 
 
 class WithAfterwards:
@@ -28,11 +30,13 @@ class WithAfterwards:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application respond, and then what it has left to do afterwards."""
         given: list[Afterwards] = []
-        scope["extensions"] = {**scope["extensions"], AFTERWARDS: {"go_on": given.append}}
+        others = scope["extensions"]
+        scope["extensions"] = {**others, AFTERWARDS: {"go_on": given.append}}
         await self._app(scope, receive, send)
         if given:
-            kept = {name: scope[name] for name in _KEPT}
-            scope["headers"].clear()
+            scope["extensions"] = others
+            names = _KEPT + _LOGGED if self._cycle.access_log else _KEPT
+            kept = {name: scope[name] for name in names if name in scope}
             scope.clear()
             scope.update(kept)
             rest = _Rest(self._cycle, send)

@@ -60,6 +60,12 @@ _PEERS: tuple[dict[object, object], ...] = ({"is_trusted": False}, {"is_trusted"
 """What the extension `PEER` says: one for all connections."""
 
 
+_LONG = ("GET", "POST")
+"""The methods of requests whose responses may go on for long: streams and long polls."""
+_NEVER_LONG = b"/hooks/"
+"""The start of the paths of inbound webhooks, which come most often."""
+_NO_HEADERS: list[tuple[bytes, bytes]] = []
+"""What a connection has between two heads: nothing adds to it."""
 _NO_PIPELINE: deque[Any] = deque()
 """uvicorn's queue of requests that were parsed before another one was answered: there are none here."""
 
@@ -132,7 +138,7 @@ class ServerConnection(Http1Connection):
         self._trailers = 0
         self._unread = 0
         self.url = b""
-        self.headers = []
+        self.headers = _NO_HEADERS
         self.deadline = math.inf
         self.unread_deadline = math.inf
         self.unfinished_bytes = 0
@@ -290,7 +296,8 @@ class ServerConnection(Http1Connection):
         self._waits_for = "body"
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        if cycle.scope["method"] == "GET":  # of no other does a response go on for long
+        if cycle.scope["method"] in _LONG and not self.url.startswith(_NEVER_LONG):
+            self.headers = _NO_HEADERS  # the scope has them: what releases it releases them
             app = cast("ASGI3Application", WithAfterwards(cast("ASGIApp", app), cycle))
         super()._start_asgi_task(cycle, app)
 

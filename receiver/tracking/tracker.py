@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from models import TERMINAL, Submission
@@ -145,9 +146,8 @@ class Tracker:
         Raises `NotFound`, and `Unavailable` if there is no room for a large one then.
         """
         uid = (await self._if_small(organization_id, task_id))["uid"]
-        task = await self._waiting.read_until(
-            uid, seconds, lambda: self._if_small(organization_id, uid), lambda task: task["status"] in TERMINAL
-        )
+        read = partial(self._if_small, organization_id, uid)
+        task = await self._waiting.read_until(uid, seconds, read, _has_ended)
         return await self._whole(organization_id, task, hold)
 
     async def _if_small(self, organization_id: int, task_id: str) -> Fields:
@@ -227,6 +227,10 @@ class Tracker:
         if waits := self._sending | self._unknown:
             await asyncio.wait(waits, timeout=seconds)
         await self._submitter.drain(max(0.0, over_at - loop.time()))
+
+
+def _has_ended(task: Fields) -> bool:
+    return task["status"] in TERMINAL
 
 
 def _found(rows: list[dict[str, Any]], task_id: str) -> Fields:

@@ -46,7 +46,7 @@ async def test_an_unexpected_exception_is_reported_with_ids_and_without_values(
     assert (event["logentry"]["message"], event["level"], event["logger"]) == (
         "request failed",
         "error",
-        "api.endpoint",
+        "api.request_errors",
     )
     assert event["tags"]["request_id"] == answer.headers["x-request-id"]
     assert (event["release"], event["environment"]) == ("1.2.3-ours", "staging")

@@ -14,7 +14,7 @@ CLIENTS = 2000
 WARM_UP = 100
 """Clients before the first measurement: the memory of the first ones is that of the program itself."""
 AT_ONCE = 100
-MOST_KIB = {"ringback_streams_open": 13, "ringback_long_polls_waiting": 26}
+MOST_KIB = {"ringback_streams_open": 12, "ringback_long_polls_waiting": 15}
 """By the metric that counts them."""
 READ_AGAIN = CLIENTS // 100
 """How many long polls may be reading their row again while they are counted."""

@@ -28,6 +28,7 @@ class Cycle:
 
     def __init__(self) -> None:
         self.disconnected = False
+        self.access_log = False
         self.body = bytearray()
         self.message_event = LeanEvent()
         self.flow = Flow()

@@ -1,16 +1,29 @@
 """A long poll while it waits: what ends the wait, and what it holds meanwhile."""
 
 import asyncio
+import contextlib
 import gc
 import weakref
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvloop
+from starlette.types import Message, Scope
 
+from models import Scope as Scopes
+from receiver.api.dialects import NATIVE, Reply
+from receiver.api.keys_in_use import NO_KEY, Principal
+from receiver.api.long_poll import Caller, Later, LongPoll
+from receiver.api.refusal_lines import RefusalLines
+from receiver.asgi import AFTERWARDS, Afterwards
+from receiver.body_budget import BodyBudget
+from receiver.errors import Unavailable
 from receiver.events import after_commit
 from receiver.events.after_commit import Waiting
-from receiver.events.wakeable import Alarms
+from receiver.events.wakeable import LEAVER, Alarms
+from receiver.telemetry.metrics import counted, exceptions
 
 
 class Row(dict[str, Any]):
@@ -135,3 +148,219 @@ def test_what_is_left_of_a_wait_is_not_waited_for_in_parts_of_a_millisecond() ->
         return await asyncio.gather(*(reads(0.02 + each * 0.00037) for each in range(100)))
 
     assert set(uvloop.run(of_many())) == {2}
+
+
+class Rest:
+    """What a server gives to what goes on with a response."""
+
+    def __init__(self) -> None:
+        self.leave: Callable[[], object] = list
+        self.sent: list[Message] = []
+
+    async def send(self, message: Message) -> None:
+        """Keep a message."""
+        self.sent.append(message)
+
+    def when_gone(self, leave: Callable[[], None]) -> None:
+        """Keep what is to be called."""
+        self.leave = leave
+
+
+def test_each_ring_ends_a_wait_also_where_the_loop_s_time_goes_on_in_steps() -> None:
+    class Counted(Alarms):
+        """Counts how often it rings."""
+
+        rings = 0
+
+        def _ring(self) -> None:
+            self.rings += 1
+            super()._ring()
+
+    async def waits() -> int:
+        alarms, loop = Counted(), asyncio.get_running_loop()
+        waiters = [loop.create_future() for _ in range(100)]
+        for each, waiter in enumerate(waiters):
+            alarms.set(waiter, 0.02 + each * 0.00037)
+        await asyncio.gather(*waiters)
+        return alarms.rings
+
+    assert uvloop.run(waits()) <= 100
+
+
+async def never(_caller: Caller) -> Reply:
+    with Waiting().watch("a") as watch:
+        await watch.changed(30)
+    raise AssertionError("never")
+
+
+async def never_of_several(_caller: Caller) -> Reply:
+    with Waiting().watch_several({"a", "b"}) as watch:
+        await watch.changed(30)
+    raise AssertionError("never")
+
+
+async def going_on(
+    rest: Rest,
+    reply: Callable[[Caller], Awaitable[Reply]] = never,
+    *,
+    reads: bool = True,
+    stops: bool = False,
+    budget: BodyBudget | None = None,
+) -> "asyncio.Task[None]":
+    """Begin to go on with a long poll, by default one whose reply never comes; return its task."""
+    in_use = SimpleNamespace(hold=lambda _principal: contextlib.nullcontext())
+    services: Any = SimpleNamespace(
+        authenticator=SimpleNamespace(in_use=in_use),
+        refusals=RefusalLines(),
+        streams=SimpleNamespace(feed=SimpleNamespace(closed=stops)),
+    )
+    principal = Principal(1, "organization", Scopes.READ, NO_KEY, None, "key", None)
+    poll = LongPoll(Later(reply), NATIVE, services, principal, budget, "req_1", None, path="/", reads=reads)
+    given: list[Afterwards] = []
+    scope: Scope = {
+        "type": "http",
+        "method": "GET",
+        "client": None,
+        "extensions": {AFTERWARDS: {"go_on": given.append}},
+    }
+    await poll(scope, nothing, rest.send)
+
+    async def run() -> None:
+        await given.pop()(rest)
+
+    going = asyncio.create_task(run())
+    await turns()
+    return going
+
+
+async def nothing() -> Message:
+    raise AssertionError("nothing is received")
+
+
+@pytest.mark.parametrize("reply", [never, never_of_several])
+async def test_a_client_that_is_gone_gets_no_answer_and_its_task_ends_well(
+    reply: Callable[[Caller], Awaitable[Reply]],
+) -> None:
+    rest = Rest()
+    going = await going_on(rest, reply)
+    rest.leave()
+    await going
+    assert (rest.sent, going.cancelled(), going.cancelling()) == ([], False, 0)
+
+
+@pytest.mark.parametrize("wait", [never, never_of_several])
+async def test_a_query_is_not_broken_off_where_the_client_is_gone_meanwhile_and_no_wait_begins_after_it(
+    wait: Callable[[Caller], Awaitable[Reply]],
+) -> None:
+    rest, query, read = Rest(), asyncio.Event(), list[bool]()
+
+    async def reply(caller: Caller) -> Reply:
+        read.append(await query.wait())
+        return await wait(caller)
+
+    going = await going_on(rest, reply)
+    rest.leave()
+    await turns()
+    assert not going.done()
+    query.set()
+    await going
+    assert (read, rest.sent, going.cancelled()) == ([True], [], False)
+
+
+async def test_the_next_request_of_a_connection_has_no_client_of_the_one_before() -> None:
+    seen: list[object] = []
+
+    class Next(Rest):
+        """Notes whose client it is when the answer is sent: what comes behind begins then."""
+
+        async def send(self, message: Message) -> None:
+            """Note it."""
+            seen.append(LEAVER.get())
+
+    async def reply(_caller: Caller) -> Reply:
+        assert LEAVER.get() is not None
+        return Reply({})
+
+    await (await going_on(Next(), reply))
+    assert seen == [None, None]
+
+
+async def test_a_client_that_is_told_twice_to_be_gone_does_not_break_off_what_is_cleaned_up() -> None:
+    rest, cleaned = Rest(), []
+
+    async def reply(_caller: Caller) -> Reply:
+        try:
+            return await never(_caller)
+        finally:
+            await turns()
+            cleaned.append(True)
+
+    going = await going_on(rest, reply)
+    rest.leave()
+    await asyncio.sleep(0)
+    rest.leave()
+    await going
+    assert (cleaned, rest.sent, going.cancelled()) == ([True], [], False)
+
+
+@pytest.mark.parametrize("how", ["gone", "answered", "failed"])
+async def test_the_room_for_a_large_answer_is_free_when_the_poll_has_ended(how: str) -> None:
+    rest, budget = Rest(), BodyBudget(1000, 1, lambda: None)
+
+    async def reply(caller: Caller) -> Reply:
+        await caller.hold(800)
+        assert budget.held == 800
+        if how == "gone":
+            return await never(caller)
+        if how == "failed":
+            raise Unavailable("the database is away")
+        return Reply({})
+
+    going = await going_on(rest, reply, budget=budget)
+    rest.leave()
+    await going
+    await turns()
+    assert budget.held == 0
+    assert [message.get("status") for message in rest.sent] == {
+        "gone": [],
+        "answered": [200, None],
+        "failed": [503, None],
+    }[how]
+
+
+class Unsendable(Rest):
+    """Raises when a message is sent."""
+
+    async def send(self, message: Message) -> None:
+        """Fail, as for a header that cannot be sent."""
+        raise RuntimeError(message["type"])
+
+
+async def test_what_cannot_be_sent_is_counted_as_a_failed_request_and_left_to_the_server() -> None:
+    failed = counted(exceptions, "request")
+    before = failed._value.get()
+
+    async def reply(_caller: Caller) -> Reply:
+        return Reply({})
+
+    going = await going_on(Unsendable(), reply)
+    with pytest.raises(RuntimeError):
+        await going
+    assert failed._value.get() == before + 1
+
+
+@pytest.mark.parametrize(("reads", "status"), [(True, 503), (False, 504)])
+async def test_a_wait_that_a_stop_breaks_off_is_answered(reads: bool, status: int) -> None:
+    rest = Rest()
+    going = await going_on(rest, reads=reads, stops=True)
+    going.cancel()
+    await going
+    assert [message.get("status") for message in rest.sent] == [status, None]
+
+
+async def test_a_wait_that_is_cancelled_otherwise_is_not_answered() -> None:
+    rest = Rest()
+    going = await going_on(rest)
+    going.cancel()
+    await asyncio.gather(going, return_exceptions=True)
+    assert (rest.sent, going.cancelled()) == ([], True)
