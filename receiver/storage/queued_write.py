@@ -17,6 +17,9 @@ WriteHandler = Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result
 
 log = get_logger("storage.queued_write")
 
+FEW = 4
+"""A batch of fewer writes is small: what it does besides is a large part of what each of its callers waits for."""
+
 
 class QueuedWrite:
     """One write that waits: `items` is how many it stands for, `weight` about how long it takes."""
@@ -65,16 +68,28 @@ class Written:
 
     results: list[Any]
     after_commit: list[Callable[[], None]]
+    bookkeeping: list[Callable[[], None]]
     unknown: OutcomeUnknown | None = None
 
-    def report(self, batch: Sequence[QueuedWrite]) -> None:
-        """Report to each caller its result, and do what follows from the commit; later, if its outcome is not known."""
+    def report(self, batch: Sequence[QueuedWrite]) -> list[Callable[[], None]]:
+        """Report to each caller its result, and do what follows from the commit; return the bookkeeping that is left.
+
+        If its outcome is not known, all of that is done later. Where callers are few, deliveries begin before these go
+        on, and the bookkeeping is left: a subscriber waits for nothing that can be done after. Where they are many,
+        each turn of the event loop does as much anyway.
+        """
         if self.unknown is not None:
             self._report_later(batch, self.unknown)
-            return
+            return []
+        is_small = len(batch) < FEW
+        if is_small:
+            call_all(self.after_commit)
         for write, result in zip(batch, self.results, strict=True):
             write.report(result)
-        self._follow()
+        if is_small:
+            return self.bookkeeping
+        call_all([*self.after_commit, *self.bookkeeping])
+        return []
 
     def _report_later(self, batch: Sequence[QueuedWrite], unknown: OutcomeUnknown) -> None:
         """Report to each caller that the outcome is not known; when it is, its result, and do what follows from it."""
@@ -97,16 +112,18 @@ class Written:
             for later, result in zip(laters, self.results, strict=True):
                 _settle(later, result if error is None else error)
             if error is None:
-                self._follow()
+                call_all([*self.after_commit, *self.bookkeeping])
 
         unknown.later.add_done_callback(known)
 
-    def _follow(self) -> None:
-        for call in self.after_commit:
-            try:
-                call()
-            except Exception as error:  # the write is on disk, and what waits in a row is found again
-                log.error("call after a commit failed", exc_info=error)
+
+def call_all(calls: Iterable[Callable[[], None]]) -> None:
+    """Call what follows from a commit."""
+    for call in calls:
+        try:
+            call()
+        except Exception as error:  # the write is on disk, and what waits in a row is found again
+            log.error("call after a commit failed", exc_info=error)
 
 
 def fail(writes: Iterable[QueuedWrite], error: Exception) -> None:

@@ -192,6 +192,8 @@ class Transaction(Protocol):
     after_commit: list[Callable[[], None]]
     """Called in order when the transaction is known to be on disk, and not at all if it fails. They may neither raise
     nor block."""
+    bookkeeping: list[Callable[[], None]]
+    """Called after those, perhaps a little later: what no one waits for, such as log records."""
 
     def leaves(self, trace: Trace, *, is_lasting: bool = False) -> None:
         """Note a query that finds a row if this transaction was committed, and none if it was not.

@@ -42,7 +42,7 @@ from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, Wri
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.loop_turns import leave_turns
 from receiver.storage.optimistic import CONFLICT, RESTING, STORED, Doubt, NotOptimistic, is_alone, is_optimistic
-from receiver.storage.queued_write import Item, QueuedWrite, Result, WriteHandler, Written, fail
+from receiver.storage.queued_write import FEW, Item, QueuedWrite, Result, WriteHandler, Written, call_all, fail
 from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
 from receiver.storage.write_queue import HEAVY, WriteQueue, weight_of
@@ -64,6 +64,8 @@ DEFER_SECONDS = 0.02
 """How long a deferrable write waits for another write to share its commit, before it gets a commit of its own."""
 _MOST_DEFERRED = 100
 """With this many deferrable writes none of them waits any longer."""
+_BEGIN_SECONDS = 0.002
+"""How long the bookkeeping of a batch waits while no other write does: a delivery is begun in less time."""
 _CONFLICT_TRIES = 4
 """How often a batch is tried in all while it conflicts with the writes of another process."""
 
@@ -145,6 +147,8 @@ class Writer:
         self._deferred_timer: asyncio.TimerHandle | None = None
         self._apart: SetApart[QueuedWrite] = SetApart()
         self._commit_delay = CommitDelay()
+        self._bookkeeping: list[Callable[[], None]] = []
+        """What is left to do of the batches that were committed."""
         self._wake = asyncio.Event()
         self.batches = 0
         self.batch_seconds = 0.0
@@ -177,15 +181,15 @@ class Writer:
     ) -> Result:
         """Write `item` with `handler`; return the handler's result for it when it is on disk.
 
-        `items` is how many this stands for, and `size` about how many bytes their documents have in all, if they may
-        be large. `organization` is whose write it is, as far as that is known: one that waits has its turn among those
-        of others. In a batch each handler runs once, with all of its items, in the order in which the first item of
-        each arrived. `bounded=False` is for callers that are few by themselves and whose writes may not be refused,
-        such as outcomes of calls already made. `essential` is for a bounded write that is stored even while the disk is
-        so full that others are refused. `deferrable` is for a write that no client waits for: it shares the next
-        commit, or gets one of its own after `DEFER_SECONDS`. `until_known` is for a write that is repeated until it is
-        stored: if its commit is held, it waits for the outcome as long as that takes, for the repetition would wait for
-        the locks of the held one, and all other writes with it.
+        `items` is how many this stands for, and `size` about how many bytes their documents have in all, if they may be
+        large. `organization` is whose write it is, as far as that is known: one that waits has its turn among those of
+        others. In a batch each handler runs once, with all of its items, in the order in which the first item of each
+        arrived. `bounded=False` is for callers that are few by themselves and whose writes may not be refused, such as
+        outcomes of calls already made. `essential` is for a bounded write that is stored even while the disk is so full
+        that others are refused. `deferrable` is for a write that no client waits for: it shares the next commit of
+        several writes, or one with other such writes after `DEFER_SECONDS`. `until_known` is for a write that is
+        repeated until it is stored: if its commit is held, it waits for the outcome as long as that takes, for the
+        repetition would wait for the locks of the held one, and all other writes with it.
         Raises `WriterFull` and `StorageUnavailable` (nothing was stored), `OutcomeUnknown` (whose `later` is the result
         that this would have returned, once the write is known to be on disk), or the error that the handler returned.
         """
@@ -259,6 +263,7 @@ class Writer:
         while self._waiting or self._apart or not self._closing:
             if self._apart:
                 await self._try_apart()
+                self._keep_books()
             self._waiting.wake(asyncio.get_running_loop().time())
             if not len(self._waiting):
                 await self._wait_for_work()
@@ -270,11 +275,30 @@ class Writer:
             self._committing = 0.0
             for part in self._parts_of(batch):
                 await self._process(part)
+            if len(self._waiting):
+                self._keep_books()
             ended = asyncio.get_running_loop().time()
             self.batches, self.batch_seconds = self.batches + 1, self.batch_seconds + ended - began
             self._waiting.rest(batch, ended - began, ended)
+            took = time.thread_time() - computed - self._committing
+            if self._bookkeeping:
+                await self._let_begin()
+                self._keep_books()
             if self._is_on_loop:
-                await leave_turns(time.thread_time() - computed - self._committing, lambda: self._closing)
+                await leave_turns(took, lambda: self._closing)
+
+    async def _let_begin(self) -> None:
+        """Let the deliveries begin that the last batch wrote, and its callers go on, until another write waits."""
+        if len(self._waiting) or self._closing:
+            return
+        self._wake.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_BEGIN_SECONDS):
+                await self._wake.wait()
+
+    def _keep_books(self) -> None:
+        calls, self._bookkeeping = self._bookkeeping, []
+        call_all(calls)
 
     async def _wait_for_work(self) -> None:
         """Wait until a write is to be stored: a new one, one set apart, or one whose organization has rested."""
@@ -284,6 +308,9 @@ class Writer:
         next_at = self._waiting.next_at()
         if self._apart:
             next_at = self._apart.next_at if next_at is None else min(next_at, self._apart.next_at)
+        if next_at is None:
+            await self._wake.wait()
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout_at(next_at):
                 await self._wake.wait()
@@ -338,7 +365,12 @@ class Writer:
             self._wake.set()
 
     def _next_batch(self) -> list[QueuedWrite]:
-        self._flush_deferred()
+        """Return the next batch, with the deferred writes unless few others wait: to one they add a third of its time.
+
+        Where few writes come, the deferred ones share a commit by themselves, after `DEFER_SECONDS`.
+        """
+        if len(self._waiting) >= FEW:
+            self._flush_deferred()
         return self._waiting.take(MOST_AT_ONCE)
 
     def _parts_of(self, batch: list[QueuedWrite]) -> list[list[QueuedWrite]]:
@@ -374,7 +406,7 @@ class Writer:
         else:
             if self._outage_began is not None and written.unknown is None:
                 self._note_outage(Outage(self._outage_began, utc_now()))
-            written.report(batch)
+            self._bookkeeping += written.report(batch)
 
     def _note_outage(self, ended: Outage) -> None:
         """Note that writes are stored again. One that was not taken yet is joined with the later one."""
@@ -458,7 +490,7 @@ class Writer:
             if unavailable is not None:
                 raise unavailable from error
             raise
-        return Written(results, transaction.after_commit, unknown)
+        return Written(results, transaction.after_commit, transaction.bookkeeping, unknown)
 
     async def _commit(self) -> OutcomeUnknown | None:
         try:

@@ -130,7 +130,7 @@ class Applier:
         await record(tx, batch.events, self.after_commit, batch.now)
         tx.after_commit.append(batch.count)
         if batch.ends:
-            tx.after_commit.append(batch.report_ends)
+            tx.bookkeeping.append(batch.report_ends)
         if batch.receipts:
             await insert_receipts(tx, batch.receipts)
         due = [change.values["due_at"] for change in batch.changes.values() if change.values.get("due_at")]

@@ -187,8 +187,11 @@ class DeliveryDispatcher:
         self._wake.clear()
         now = time.monotonic()
         ready_at = self._queues.next_ready_at(now)
+        if ready_at is None:
+            await self._wake.wait()
+            return
         try:
-            async with asyncio.timeout(None if ready_at is None else ready_at - now):
+            async with asyncio.timeout(ready_at - now):
                 await self._wake.wait()
         except TimeoutError:
             return

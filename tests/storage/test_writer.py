@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from receiver.errors import StorageUnavailable, Unavailable, WriterFull
+from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
 from receiver.storage import loop_turns, write_queue
 from receiver.storage import writer as writer_module
 from receiver.storage.sqlite import SQLiteConnection
@@ -145,13 +145,22 @@ async def test_writes_in_quick_succession_share_commits(notes: Notes) -> None:
     assert len(notes.on_disk()) == 400
 
 
-async def test_a_deferrable_write_shares_the_commit_of_another_write(notes: Notes) -> None:
+async def test_a_deferrable_write_shares_the_commit_of_several_other_writes(notes: Notes) -> None:
+    notes.writer.start()
+    deferred = asyncio.create_task(notes.writer.write(notes.insert, "deferred", deferrable=True))
+    await asyncio.sleep(0)
+    urgent = [f"urgent {number}" for number in range(4)]
+    await asyncio.gather(deferred, *notes.begin(*urgent))
+    assert notes.connection.commits == 1
+    assert notes.handled == [[*urgent, "deferred"]]
+
+
+async def test_a_write_that_comes_alone_does_not_wait_for_a_deferrable_one(notes: Notes) -> None:
     notes.writer.start()
     deferred = asyncio.create_task(notes.writer.write(notes.insert, "deferred", deferrable=True))
     await asyncio.sleep(0)
     await asyncio.gather(deferred, *notes.begin("urgent"))
-    assert notes.connection.commits == 1
-    assert notes.handled == [["urgent", "deferred"]]
+    assert notes.handled == [["urgent"], ["deferred"]]
 
 
 async def test_deferrable_writes_get_a_commit_of_their_own_if_no_other_write_comes(notes: Notes) -> None:
@@ -160,6 +169,73 @@ async def test_deferrable_writes_get_a_commit_of_their_own_if_no_other_write_com
     await asyncio.gather(*writes)
     assert notes.connection.commits == 1
     assert notes.on_disk() == ["note 0", "note 1", "note 2"]
+
+
+class Books:
+    """A handler that leaves calls for after the commit, and the order of what happens."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+        self.kept = asyncio.Event()
+
+    async def handle(self, tx: Transaction, names: Sequence[str]) -> list[str | Exception]:
+        self.order += [f"{name} handled" for name in names]
+        tx.after_commit.append(lambda: self.order.extend(f"{name} followed" for name in names))
+        tx.bookkeeping.append(lambda: self._keep(names))
+        return list(names)
+
+    async def write(self, writer: Writer, name: str) -> None:
+        await writer.write(self.handle, name)
+        self.order.append(f"{name} told")
+
+    def _keep(self, names: Sequence[str]) -> None:
+        self.order += [f"{name} noted" for name in names]
+        self.kept.set()
+
+
+async def test_bookkeeping_comes_when_the_caller_goes_on(notes: Notes) -> None:
+    notes.writer.start()
+    books = Books()
+    await books.write(notes.writer, "first")
+    async with asyncio.timeout(10):
+        await books.kept.wait()
+    assert books.order == ["first handled", "first followed", "first told", "first noted"]
+
+
+async def test_bookkeeping_does_not_pile_up_while_writes_wait(notes: Notes) -> None:
+    notes.writer.start()
+    books = Books()
+    notes.connection.gate.clear()
+    first = asyncio.create_task(books.write(notes.writer, "first"))
+    await notes.connection.committing.wait()
+    second = asyncio.create_task(books.write(notes.writer, "second"))
+    await asyncio.sleep(0)
+    notes.connection.gate.set()
+    await asyncio.gather(first, second)
+    assert books.order.index("first noted") < books.order.index("second handled")
+
+
+async def test_closing_leaves_no_bookkeeping(notes: Notes) -> None:
+    notes = Notes(notes.path)
+    notes.writer.start()
+    books = Books()
+    await books.write(notes.writer, "first")
+    await notes.writer.aclose()
+    assert books.order[-1] == "first noted"
+
+
+async def test_bookkeeping_of_a_held_commit_waits_until_it_is_known(notes: Notes) -> None:
+    notes.writer.start()
+    books = Books()
+    later = asyncio.get_running_loop().create_future()
+    notes.connection.fault = OutcomeUnknown(later=later)
+    with pytest.raises(OutcomeUnknown):
+        await books.write(notes.writer, "first")
+    assert books.order == ["first handled"]
+    later.set_result(None)
+    async with asyncio.timeout(10):
+        await books.kept.wait()
+    assert books.order == ["first handled", "first followed", "first noted"]
 
 
 async def test_closing_stores_deferred_writes(notes: Notes) -> None:

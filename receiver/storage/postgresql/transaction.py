@@ -185,6 +185,7 @@ class PostgreSQLTransaction:
 
     def __init__(self, core: CoreConnection, driver: asyncpg.Connection) -> None:
         self.after_commit: list[Callable[[], None]] = []
+        self.bookkeeping: list[Callable[[], None]] = []
         self.evidence = CommitEvidence()
         self._core = core
         self._driver = driver

@@ -175,6 +175,7 @@ class SQLiteTransaction:
 
     def __init__(self, core: Any, driver: sqlite3.Connection) -> None:
         self.after_commit: list[Callable[[], None]] = []
+        self.bookkeeping: list[Callable[[], None]] = []
         self.size = 0
         """The bytes of the tasks' documents that its commit writes."""
         self._core = core
