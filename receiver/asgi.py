@@ -26,7 +26,7 @@ _UNCOUNTED_BYTES = 16 * 1024
 
 
 class ResponseRest(Protocol):
-    """The rest of a response, whose head was sent."""
+    """What is left of a response when the application has returned: all but its head, or all of it."""
 
     @property
     def send(self) -> Send:
@@ -37,7 +37,7 @@ class ResponseRest(Protocol):
 
 
 Afterwards = Callable[[ResponseRest], Awaitable[None]]
-"""Sends the rest of a response, and completes it."""
+"""Sends what is left of a response, and completes it."""
 
 
 class ClientGone(RingbackError):
@@ -48,7 +48,7 @@ class ClientGone(RingbackError):
 
 
 def afterwards(scope: Scope) -> Callable[[Afterwards], None] | None:
-    """Return what takes the rest of a response that goes on afterwards; None if the server has no such offer."""
+    """Return what takes that which sends a response, or its rest, afterwards; None if the server has no such offer."""
     go_on: Callable[[Afterwards], None] | None = (scope.get("extensions") or {}).get(AFTERWARDS, {}).get("go_on")
     return go_on
 

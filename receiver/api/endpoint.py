@@ -212,7 +212,7 @@ def _json_object(body: bytes, *, optional: bool) -> dict[str, Any]:
 
 
 EndpointHandler = Callable[[Call], Awaitable[Reply | Later | ASGIApp]]
-"""Returns the reply, or an ASGI application that sends the response itself: a stream."""
+"""Returns the reply, what makes it later, or an ASGI application that sends the response itself: a stream."""
 
 
 def endpoint(

@@ -141,6 +141,8 @@ class LongPoll:
         except Exception:
             counted(exceptions, "request").inc()  # no middleware sees it here; the server logs it
             raise
+        finally:
+            LEAVER.set(None)  # else the task's context would hold this, which holds the task
 
     def _refusal(self, error: Exception) -> Response:
         key = (self.principal.key_uid, self.principal.organization_uid)

@@ -53,7 +53,9 @@ def next_look(task: TaskState, update: ProviderUpdate, now: datetime, schedule: 
     """Return when to look at a task after news: at once if it is to be recalled, and its provider's id is known now."""
     if task.cancel_requested_at is None:
         return not_postponed(task, update, now, schedule.after_update(now))
-    return now if provider_id_changes(task, update) else schedule.after_recall(0, now, now)
+    if provider_id_changes(task, update):
+        return now
+    return not_postponed(task, update, now, schedule.after_recall(0, now, now))
 
 
 def not_postponed(task: TaskState, update: ProviderUpdate, now: datetime, planned: datetime) -> datetime:

@@ -1,7 +1,7 @@
 """A wait of one asyncio task that others end, small enough for thousands that wait for hours."""
 
 import asyncio
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Protocol
@@ -9,6 +9,8 @@ from typing import Protocol
 STEP_SECONDS = 0.001
 """The event loop's time goes on in such steps, and a timer is rounded to them: less than one is no time to wait."""
 _LEAST_ENTRIES = 1024
+_NO_CONTEXT = Context()
+"""That of timers that serve many: a copy of the present one would hold what one of them had in it."""
 
 
 class Leaver(Protocol):
@@ -74,10 +76,10 @@ class Alarms:
         at = loop.time() + seconds
         if len(self._due) >= self._most:
             self._remove_ended()
-        if not self._due or at < self._due[0][0]:
+        if self._timer is None or not self._due or at < self._due[0][0]:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = loop.call_at(at, self._ring)
+            self._timer = loop.call_at(at, self._ring, context=_NO_CONTEXT)
         heappush(self._due, (at, next(self._numbers), waiter))
 
     def _remove_ended(self) -> None:
@@ -94,4 +96,4 @@ class Alarms:
             if not waiter.done():
                 waiter.set_result(None)
         if self._due:
-            self._timer = loop.call_at(self._due[0][0], self._ring)
+            self._timer = loop.call_at(self._due[0][0], self._ring, context=_NO_CONTEXT)

@@ -65,7 +65,7 @@ _LONG = ("GET", "POST")
 _NEVER_LONG = b"/hooks/"
 """The start of the paths of inbound webhooks, which come most often."""
 _NO_HEADERS: list[tuple[bytes, bytes]] = []
-"""What a connection has between two heads: nothing adds to it."""
+"""What a connection has before its first head, and after that of a response that may go on: nothing adds to it."""
 _NO_PIPELINE: deque[Any] = deque()
 """uvicorn's queue of requests that were parsed before another one was answered: there are none here."""
 

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, select, update
+from sqlalchemy import and_, bindparam, case, literal, select, update
 
 from models import TERMINAL, Submission, TaskStatus
 from models.columns import Moment
@@ -189,10 +189,17 @@ async def keep_lost_answers(tx: Transaction, items: Sequence[LostAnswer]) -> lis
 
 
 async def count_exception(tx: Transaction, task: TaskState, due_at: datetime) -> None:
-    """Count an exception on a task that was acted on, and end its lease: it is due again at `due_at`."""
+    """Count an exception on a task that was acted on, and end its lease: it is due again at `due_at`.
+
+    It is due at once if a look was asked for since.
+    """
     is_same = (tasks.c.id == task.id, tasks.c.attempt == task.attempt, tasks.c.status.not_in(TERMINAL))
-    changes = {"exception_count": tasks.c.exception_count + 1, "due_at": due_at, "leased": False}
-    await tx.execute(update(tasks).where(*is_same).values(changes))
+    changes = {
+        "exception_count": tasks.c.exception_count + 1,
+        "due_at": case((LOOK_IS_DUE, AT_ONCE), else_=literal(due_at, Moment)),
+        "leased": False,
+    }
+    await tx.execute(update(tasks).where(*is_same).values(changes), [{"at_once": utc_now()}])
 
 
 async def poll_now(tx: Transaction, uids: Collection[str], now: datetime) -> None:

@@ -21,11 +21,11 @@ Six rules follow for handlers and callers:
   are not always stored in the order in which they arrived.
 - Heavy writes (`receiver.storage.write_queue`) may have a writer of their own, whose connection writes at the same
   time, so that light ones do not wait for them. Their order with others is that of another process's writes.
-- A handler that stands alone (`receiver.storage.optimistic`) divides a batch: what is before and behind it, and it,
-  have a commit each.
+- A handler that stands alone (`receiver.storage.optimistic`) divides a batch: it has a commit of its own, the last one.
 - A handler may be called several times for the same item, each time in a new transaction (`Writer._commit_batch`);
   the first time perhaps in one that takes no locks and fails if something has changed (`receiver.storage.optimistic`).
-  So its only effects are statements in that transaction and calls left in `Transaction.after_commit`.
+  So its only effects are statements in that transaction and calls left in `Transaction.after_commit`
+  and `bookkeeping`.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ from receiver.telemetry.metrics import (
 MOST_AT_ONCE = 500
 """The largest weight of a batch of several writes: it bounds how long a transaction holds its locks."""
 DEFER_SECONDS = 0.02
-"""How long a deferrable write waits for another write to share its commit, before it gets a commit of its own."""
+"""How long a deferrable write waits for `FEW` others to share their commit, before it gets one of its own."""
 _MOST_DEFERRED = 100
 """With this many deferrable writes none of them waits any longer."""
 _BEGIN_SECONDS = 0.002
@@ -273,8 +273,7 @@ class Writer:
             writer_batch.observe(len(batch))
             began, computed = asyncio.get_running_loop().time(), time.thread_time()
             self._committing = 0.0
-            for part in self._parts_of(batch):
-                await self._process(part)
+            await self._process_apart(batch)
             if len(self._waiting):
                 self._keep_books()
             ended = asyncio.get_running_loop().time()
@@ -373,24 +372,26 @@ class Writer:
             self._flush_deferred()
         return self._waiting.take(MOST_AT_ONCE)
 
-    def _parts_of(self, batch: list[QueuedWrite]) -> list[list[QueuedWrite]]:
-        """Divide a batch where some of its handlers stand alone, in the order in which a whole one would be handled."""
-        if not self._is_tried_without_locks(batch) or not any(is_alone(write.handler) for write in batch):
-            return [batch]
-        parts: list[list[QueuedWrite]] = []
-        for handler, positions in _by_handler(batch).items():
-            own = [batch[position] for position in positions]
-            if parts and not is_alone(handler) and not is_alone(parts[-1][0].handler):
-                parts[-1] += own
-            else:
-                parts.append(own)
-        return parts
+    async def _process_apart(self, batch: list[QueuedWrite]) -> None:
+        """Process a batch; where all of it is tried without locks, what stands alone comes last, by itself.
+
+        If it is not known whether the others are stored, that waits for the next round: one fault is waited for once.
+        """
+        alone = [write for write in batch if is_alone(write.handler)]
+        if not alone or len(alone) == len(batch) or not self._is_tried_without_locks(batch):
+            await self._process(batch)
+        elif await self._process([write for write in batch if not is_alone(write.handler)]):
+            await self._process(alone)
+        else:
+            self._count(alone, 1)
+            for write in alone:
+                self._waiting.add(write)
 
     def _is_tried_without_locks(self, batch: list[QueuedWrite]) -> bool:
         return self._begin_optimistic is not None and not self._apart and _may_be_optimistic(batch)
 
-    async def _process(self, batch: list[QueuedWrite]) -> None:
-        """Commit a batch, and report to each caller its result, or its error."""
+    async def _process(self, batch: list[QueuedWrite]) -> bool:
+        """Commit a batch, and report to each caller its result, or its error; return whether the database answered."""
         try:
             written = await self._commit_batch(batch)
         except Unavailable as error:
@@ -398,6 +399,7 @@ class Writer:
             log.warning("batch not stored", writes=len(batch), error_code=error.code, error=str(error))
             self._outage_began = self._outage_began or utc_now()
             fail(batch, error)
+            return False
         except Exception as error:
             if self._connection.is_locked(error):
                 self._set_apart(batch)
@@ -407,6 +409,8 @@ class Writer:
             if self._outage_began is not None and written.unknown is None:
                 self._note_outage(Outage(self._outage_began, utc_now()))
             self._bookkeeping += written.report(batch)
+            return written.unknown is None
+        return True
 
     def _note_outage(self, ended: Outage) -> None:
         """Note that writes are stored again. One that was not taken yet is joined with the later one."""

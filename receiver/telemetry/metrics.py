@@ -144,7 +144,7 @@ loop_stalls = Counter("ringback_loop_stalls_total", "Times that the event loop w
 writer_waiting = Gauge("ringback_writer_waiting", "Writes that wait for their commit", multiprocess_mode="livesum")
 http_seconds = Histogram(
     "ringback_http_request_duration_seconds",
-    "From the head of a request to the head of its answer, by route, method and class of the status",
+    "From a request's head to that of its answer, by route, method and class of the status; none where the client left",
     ["route", "method", "status"],
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )

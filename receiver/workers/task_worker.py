@@ -26,7 +26,7 @@ class _Slots:
     """Counts the tasks of one kind that are being acted on.
 
     `calls` are those whose provider has not answered yet, at most `count`. The others wait only for what was answered
-    to be stored, and there may be as many of them: the next calls need not wait for a commit.
+    to be stored, and both together are at most twice as many: the next calls need not wait for a commit.
     """
 
     def __init__(self, count: int) -> None:

@@ -273,6 +273,16 @@ async def test_a_look_that_is_asked_for_during_a_poll_is_still_due_after_it(
     assert (await harness.tracking.task(uid))["due_at"] > utc_now()
 
 
+async def test_a_look_that_is_asked_for_before_an_exception_is_counted_is_still_due(harness: PollingHarness) -> None:
+    uid = await harness.tracking.create()
+    await harness.tracking.receive(TaskStatus.PROCESSING, uid)
+    await harness.poller.poll_soon([uid])
+    state = (await harness.tracking.database.writer.run(lambda tx: tx.load_tasks([uid])))[uid]
+    await harness.poller.count_exception(state, ValueError())
+    task = await harness.tracking.task(uid)
+    assert (task["exception_count"], task["due_at"] <= utc_now(), task["leased"]) == (1, True, False)
+
+
 async def test_a_look_that_is_asked_for_during_a_refused_recall_is_still_due_after_it(harness: PollingHarness) -> None:
     uid = await harness.tracking.create()
     await harness.tracking.receive(TaskStatus.PROCESSING, uid)

@@ -267,6 +267,39 @@ async def test_a_query_is_not_broken_off_where_the_client_is_gone_meanwhile_and_
     assert (read, rest.sent, going.cancelled()) == ([True], [], False)
 
 
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_nothing_is_left_of_a_poll_that_has_ended_while_others_wait_on(is_gone: bool) -> None:
+    waiting, rest = Waiting(), Rest()
+
+    async def wait(seconds: float) -> Reply:
+        with waiting.watch("a") as watch:
+            await watch.changed(seconds)
+        return Reply({})
+
+    gc.collect()
+    gc.disable()  # what only a collection frees is left for long
+    try:
+        before = len(_polls())
+        going = await going_on(rest, lambda _caller: wait(20))  # its alarm is the first
+        other = asyncio.create_task(wait(30))
+        await turns()
+        assert len(_polls()) == before + 1
+        rest.leave() if is_gone else waiting.wake("a")
+        await going
+        rest.leave = list
+        del going
+        await turns()
+        assert len(_polls()) == before
+    finally:
+        gc.enable()
+    other.cancel()
+    await asyncio.wait({other})
+
+
+def _polls() -> list[LongPoll]:
+    return [each for each in gc.get_objects() if isinstance(each, LongPoll)]
+
+
 async def test_the_next_request_of_a_connection_has_no_client_of_the_one_before() -> None:
     seen: list[object] = []
 

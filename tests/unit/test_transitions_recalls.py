@@ -77,6 +77,13 @@ def test_looks_at_a_recalled_task_begin_after_a_second_and_slow_down() -> None:
     assert (1 <= delays[0] <= 2, delays[-1]) == (True, 60)
 
 
+def test_an_older_answer_with_news_does_not_put_off_a_recall_that_is_due() -> None:
+    task = after(UNDER_WAY[2], recall(UNDER_WAY[2], NOW))
+    news = reported(R, Source.POLL, progress=70)
+    assert decided(replace(task, leased=False), news).changes["due_at"] == NOW
+    assert decided(replace(task, leased=True), news).changes["due_at"] > NOW
+
+
 def test_a_resumed_task_has_the_attempts_of_its_step_again_and_is_polled_like_any_other() -> None:
     task = after(UNDER_WAY[2], recall(UNDER_WAY[2], NOW))
     task = after(task, resume(task, 3))

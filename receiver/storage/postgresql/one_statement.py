@@ -16,7 +16,8 @@ It is sent by itself, so it is a transaction of its own: when its answer has com
   place (`place_of`), and so does an event to a task that is inserted with it.
 
 A part that has nothing to write is left out. Its text depends on which parts there are and on the columns that change,
-not on the number of rows, so the connection prepares a few such statements.
+not on the number of rows, so the connection prepares a few such statements under any one load; the driver keeps the
+last 100.
 """
 
 from collections.abc import Sequence

@@ -78,7 +78,9 @@ _KEYS = text(
     "UNION ALL SELECT id, uid FROM delivery WHERE uid = ANY(CAST(:deliveries AS uuid[])) "
     "UNION ALL SELECT id, uid FROM task WHERE uid = ANY(CAST(:tasks AS uuid[]))"
 )
-_INTENT = text("SELECT 1 FROM task WHERE uid = CAST(:task AS uuid) AND submit_token = CAST(:token AS uuid)")
+_INTENTS = text(
+    "SELECT 1 FROM task WHERE uid = ANY(CAST(:tasks AS uuid[])) AND submit_token = ANY(CAST(:tokens AS uuid[])) LIMIT 1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +164,11 @@ class OptimisticTransaction(PostgreSQLTransaction):
         return True if self._know({str(uid): key for key, uid in rows}) else None
 
     async def _finds_intent(self, connection: CoreConnection) -> bool | None:
-        if not self._writes.intents:
+        intents = self._writes.intents
+        if not intents:
             return None
-        intent = self._writes.intents[0]
-        wanted = {"task": intent.uid, "token": intent.token}
-        return True if (await connection.execute(_INTENT, wanted)).first() is not None else None
+        wanted = {"tasks": [each.uid for each in intents], "tokens": [each.token for each in intents]}
+        return True if (await connection.execute(_INTENTS, wanted)).first() is not None else None
 
     def refuse(self) -> NoReturn:
         """Say that nothing was written, because something is not as it was read."""
