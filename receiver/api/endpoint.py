@@ -67,6 +67,7 @@ class Call:
     claim: Claim | None = None
     request_id: str = ""
     limit_status: LimitStatus | None = None
+    """What a long poll makes the headers of its rate limit of: it holds less than they do."""
     span: Span = NO_SPAN
     """The span of a create: what is made by it names itself here."""
     _raw: bytes | None = None

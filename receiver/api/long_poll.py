@@ -121,16 +121,11 @@ class LongPoll:
             rest.when_gone(self._leave)
             LEAVER.set(self)
             try:
-                with self.services.authenticator.in_use.hold(self.principal) if self._reads else nullcontext():
-                    reply = await self._reply(self)
-                response = self._dialect.reply(reply, self._request_id)
-            except asyncio.CancelledError:
-                if self._is_gone or not self.services.streams.feed.closed:
-                    raise
-                response = self._dialect.error(broken_off(reads=self._reads), self._request_id)
-            except Exception as error:
-                response = self._refusal(error)
-            LEAVER.set(None)  # the next request of the connection may begin in a copy of this context
+                response = await self._response()
+            finally:
+                # The next request of the connection may begin in a copy of this context, which would also hold this,
+                # and so the task.
+                LEAVER.set(None)
             if self._limit_status is not None:
                 response.headers.update(self._limit_status.headers)
             await response(self._scope, self._receive, self._send)
@@ -141,8 +136,19 @@ class LongPoll:
         except Exception:
             counted(exceptions, "request").inc()  # no middleware sees it here; the server logs it
             raise
-        finally:
-            LEAVER.set(None)  # else the task's context would hold this, which holds the task
+
+    async def _response(self) -> Response:
+        """Wait for the reply; return the response, or that of the error."""
+        try:
+            with self.services.authenticator.in_use.hold(self.principal) if self._reads else nullcontext():
+                reply = await self._reply(self)
+            return self._dialect.reply(reply, self._request_id)
+        except asyncio.CancelledError:
+            if self._is_gone or not self.services.streams.feed.closed:
+                raise
+            return self._dialect.error(broken_off(reads=self._reads), self._request_id)
+        except Exception as error:
+            return self._refusal(error)
 
     def _refusal(self, error: Exception) -> Response:
         key = (self.principal.key_uid, self.principal.organization_uid)

@@ -128,6 +128,23 @@ class Waiting:
             self.watched.clear()
 
 
+class _Wait:
+    """Within it a long poll waits: it is counted, and ends when its client is gone. A generator would hold more."""
+
+    __slots__ = ("_leaver",)
+
+    def __enter__(self) -> None:
+        long_polls_waiting.inc()
+        self._leaver = LEAVER.get()
+        if self._leaver is not None:
+            self._leaver.begin_wait()
+
+    def __exit__(self, *_: object) -> None:
+        long_polls_waiting.dec()
+        if self._leaver is not None:
+            self._leaver.end_wait()
+
+
 class Watch(Wakeable):
     """One long poll. Enter it before reading the row: a change between reading and waiting is then not missed."""
 
@@ -154,18 +171,13 @@ class Watch(Wakeable):
     async def changed(self, seconds: float) -> bool:
         """Wait for a change, `seconds` at most; return whether there was one."""
         if not self._has_changed:
-            long_polls_waiting.inc()
             waiter = self._waiter = asyncio.get_running_loop().create_future()
             self._waiting.alarms.set(waiter, max(seconds, 0))
-            if (leaver := LEAVER.get()) is not None:
-                leaver.begin_wait()
-            try:
-                await waiter
-            finally:
-                self._waiter = None
-                long_polls_waiting.dec()
-                if leaver is not None:
-                    leaver.end_wait()
+            with _Wait():
+                try:
+                    await waiter
+                finally:
+                    self._waiter = None
         has_changed, self._has_changed = self._has_changed, False
         return has_changed
 
@@ -194,18 +206,12 @@ class SeveralWatched:
 
         That is all of them when nothing has woken it for a while: another process may have changed one.
         """
-        long_polls_waiting.inc()
-        if (leaver := LEAVER.get()) is not None:
-            leaver.begin_wait()
-        try:
-            async with asyncio.timeout(max(min(seconds, _REREAD_SECONDS), 0)):
-                await self._event.wait()
-        except TimeoutError:
-            return self.uids
-        finally:
-            long_polls_waiting.dec()
-            if leaver is not None:
-                leaver.end_wait()
+        with _Wait():
+            try:
+                async with asyncio.timeout(max(min(seconds, _REREAD_SECONDS), 0)):
+                    await self._event.wait()
+            except TimeoutError:
+                return self.uids
         found = set(self._changed)
         self._changed.clear()
         self._event.clear()

@@ -118,7 +118,8 @@ class DueTask:
     """What it is to send, if it waits to be sent; None for more than `SMALL_BYTES`, which are read when it is sent."""
 
 
-_FIRST_QUEUE: SendQueue = (0, False)
+FIRST_QUEUE: SendQueue = (0, False)
+"""What stands for the last queue before any has had its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class TaskClaim:
     polled_after: int = 0
     """The organization whose turn was last; 0 is before the first."""
     unsent: int = 0
-    sent_after: SendQueue = _FIRST_QUEUE
+    sent_after: SendQueue = FIRST_QUEUE
     """The queue whose turn was last."""
 
 
@@ -280,28 +281,19 @@ class Transaction(Protocol):
         """
         ...
 
-    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int, after: int = 0) -> list[DueTask]:
-        """Claim due tasks that were sent, or may have been: as many of each organization, the oldest of each first.
-
-        If one has fewer, the others have more. The organizations take turns in the order of their row keys, beginning
-        with the first one behind `after`. No more rows are read and locked than are claimed, but for one of each
-        organization that has tasks under way.
-        """
-        ...
-
-    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
-        """Claim due tasks that wait to be sent: one from each queue in turn, the oldest of each queue first.
-
-        The queues take turns in the order of organization and `bulk`, beginning with the first one behind `after`. A
-        claim leaves `submission` at `waiting`; `receiver.storage.leases.mark_sending` changes it when the call begins.
-        """
-        ...
-
     async def claim_tasks(self, claim: TaskClaim) -> ClaimedTasks:
-        """Claim due tasks of both kinds, those that `claim_polls` and `claim_unsent` find, in one round trip.
+        """Claim due tasks of both kinds, on PostgreSQL in one round trip.
 
-        Of those to be polled fewer than wanted may be claimed although more are due, where organizations have unlike
-        numbers of them. Like lists of row keys, an optimistic transaction fills what is returned with its commit.
+        Of those that were sent, or may have been: as many of each organization, the oldest of each first. If one has
+        fewer, the others have more; but fewer than wanted may be claimed although more are due. The organizations take
+        turns in the order of their row keys. No more rows are read and locked than are claimed, but for one of each
+        organization that has tasks under way.
+
+        Of those that wait to be sent: one from each queue in turn, the oldest of each queue first. The queues take
+        turns in the order of organization and `bulk`. Their `submission` stays `waiting`;
+        `receiver.storage.leases.mark_sending` changes it when the call begins.
+
+        Like lists of row keys, an optimistic transaction fills what is returned with its commit.
         """
         ...
 

@@ -525,18 +525,13 @@ def _may_be_optimistic(batch: list[QueuedWrite]) -> bool:
     return all(is_optimistic(write.handler) for write in batch)
 
 
-def _by_handler(batch: Sequence[QueuedWrite]) -> dict[Any, list[int]]:
-    """Return the positions of the writes of each handler, in the order of the first ones."""
+async def _handle(transaction: Transaction, batch: list[QueuedWrite]) -> list[Any]:
+    """Call each handler once with all of its items; return the results in the batch's order."""
     positions: dict[Any, list[int]] = {}
     for position, write in enumerate(batch):
         positions.setdefault(write.handler, []).append(position)
-    return positions
-
-
-async def _handle(transaction: Transaction, batch: list[QueuedWrite]) -> list[Any]:
-    """Call each handler once with all of its items; return the results in the batch's order."""
     results: list[Any] = [None] * len(batch)
-    for handler, own in _by_handler(batch).items():
+    for handler, own in positions.items():
         outcome = await handler(transaction, [batch[position].item for position in own])
         for position, result in zip(own, outcome, strict=True):
             results[position] = result

@@ -7,7 +7,7 @@ from receiver.clock import utc_now
 from receiver.errors import OutcomeUnknown, Unavailable
 from receiver.events.after_commit import WakeTimer
 from receiver.storage.leases import claim_tasks, give_back_tasks
-from receiver.storage.transaction import ClaimedTasks, DueTask, SendQueue, TaskClaim
+from receiver.storage.transaction import FIRST_QUEUE, ClaimedTasks, DueTask, TaskClaim
 from receiver.storage.writer import Writer
 from receiver.telemetry.log import get_logger
 from receiver.tracking.poll import Poller
@@ -19,7 +19,6 @@ _MIN_CLAIM = 16
 """While more tasks are due, a claim waits until this many slots are free: a claim of 1 costs as much as one of 16."""
 _CLAIM_SECONDS = 1.0
 """Due tasks are claimed this often even when nothing wakes the worker: another process may have died."""
-_FIRST_QUEUE: SendQueue = (0, False)
 
 
 class _Slots:
@@ -98,7 +97,7 @@ class TaskWorker:
         self._unsent = _Slots(concurrency)
         self._last_polled = 0
         """The organization that was polled for last; 0 is before the first."""
-        self._last_queue = _FIRST_QUEUE
+        self._last_queue = FIRST_QUEUE
 
     async def run(self) -> None:
         """Claim due tasks and act on them until cancelled."""
@@ -166,7 +165,7 @@ class TaskWorker:
         if utc_now() < until - self._lease / 2:
             self._start(claimed)
 
-    async def _act_on(self, in_hand: "_InHand") -> None:
+    async def _act_on(self, in_hand: _InHand) -> None:
         due = in_hand.due
         try:
             await self._poller.act_on(due, in_hand.answered)

@@ -25,6 +25,7 @@ from receiver.providers.base import ConfirmSend
 from receiver.runs.advance import Advancer
 from receiver.runs.service import RunRequest, Runs
 from receiver.tracking.recall import RecalledTasks
+from tests.fakes.claims import claim_polls, claim_unsent
 from tests.integration.harness import BaseFakeProvider, TrackingHarness
 
 LATER = timedelta(hours=2)
@@ -114,8 +115,8 @@ class RunHarness:
         uid = (await self.step(run, name))["task_uid"]
         then, now = utc_now() + LATER, utc_now()
         writer = self.tracking.database.writer
-        claimed = await writer.run(lambda tx: tx.claim_polls(then, now + _LEASE, 10))
-        claimed += await writer.run(lambda tx: tx.claim_unsent(then, now + _LEASE, 10, (0, False)))
+        claimed = await claim_polls(writer, then, now + _LEASE, 10)
+        claimed += await claim_unsent(writer, then, now + _LEASE, 10, (0, False))
         (due,) = [each for each in claimed if each.state.uid == uid]
         await self.poller.act_on(due)
 

@@ -23,6 +23,7 @@ from receiver.providers import (
 )
 from receiver.storage.leases import Intent, mark_sending
 from receiver.tracking.poll import MissingRule
+from tests.fakes.claims import claim_polls, claim_unsent
 from tests.integration.harness import tracking
 from tests.integration.run_harness import RunHarness, told
 
@@ -53,7 +54,7 @@ async def test_a_step_that_waits_to_be_sent_is_cancelled_in_the_transaction_of_t
 async def test_a_claimed_step_whose_intent_is_not_written_yet_is_not_sent_after_the_cancel(harness: RunHarness) -> None:
     run = await harness.begin("a")
     writer, now = harness.tracking.database.writer, utc_now() + timedelta(minutes=1)
-    (due,) = await writer.run(lambda tx: tx.claim_unsent(now, now + timedelta(minutes=3), 10, (0, False)))
+    (due,) = await claim_unsent(writer, now, now + timedelta(minutes=3), 10, (0, False))
     await harness.cancel(run)
     await harness.poller.act_on(due)
     assert "submit" not in harness.provider.calls
@@ -184,7 +185,7 @@ async def test_a_step_that_is_being_sent_is_due_at_once_when_the_outcome_is_know
 async def test_a_poll_that_was_under_way_at_the_cancel_does_not_put_the_recall_off(harness: RunHarness) -> None:
     run = await harness.sent()
     writer, then = harness.tracking.database.writer, utc_now() + timedelta(hours=1)
-    (due,) = await writer.run(lambda tx: tx.claim_polls(then, then, 10))
+    (due,) = await claim_polls(writer, then, then, 10)
     await harness.cancel(run)
     harness.provider.fetches = [DOWN]
     await harness.poller.act_on(due)
@@ -206,7 +207,7 @@ async def test_a_refusal_does_not_drop_a_recall_that_was_requested_meanwhile(har
     run = await harness.sent()
     await harness.cancel(run)
     writer, then = harness.tracking.database.writer, utc_now() + timedelta(hours=1)
-    (due,) = await writer.run(lambda tx: tx.claim_polls(then, then, 10))
+    (due,) = await claim_polls(writer, then, then, 10)
     await harness.cancel(run)
     harness.provider.cancels = [REFUSED]
     await harness.poller.act_on(due)

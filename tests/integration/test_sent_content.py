@@ -15,6 +15,7 @@ from receiver.runs.service import RunRequest
 from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.transaction import DueTask
 from receiver.tracking.submit import Outgoing
+from tests.fakes.claims import claim_unsent
 from tests.integration.harness import tracking
 from tests.integration.run_harness import LATER, RunHarness
 
@@ -48,7 +49,7 @@ async def claimed(harness: RunHarness, given: dict[str, Any]) -> tuple[str, DueT
     await harness.runs.create(request)
     then = utc_now() + LATER
     writer = harness.tracking.database.writer
-    (due,) = await writer.run(lambda tx: tx.claim_unsent(then, then + timedelta(minutes=3), 10, (0, False)))
+    (due,) = await claim_unsent(writer, then, then + timedelta(minutes=3), 10, (0, False))
     return request.uid, due
 
 

@@ -27,6 +27,7 @@ from receiver.providers import (
 )
 from receiver.storage.tables import tasks
 from receiver.tracking.cancel import Canceller
+from tests.fakes.claims import claim_polls
 from tests.integration.harness import SCHEDULE, BaseFakeProvider, TrackingHarness, tracking
 
 LONG_AGO = timedelta(seconds=SCHEDULE.timeout + 60)
@@ -93,9 +94,7 @@ class PollingHarness:
     async def act_on(self, uid: str) -> None:
         """Claim the task and act on it."""
         now = utc_now()
-        claimed = await self.tracking.database.writer.run(
-            lambda tx: tx.claim_polls(now, now + timedelta(minutes=3), 10)
-        )
+        claimed = await claim_polls(self.tracking.database.writer, now, now + timedelta(minutes=3), 10)
         (due,) = [each for each in claimed if each.state.uid == uid]
         await self.poller.act_on(due)
 
@@ -221,7 +220,7 @@ async def test_one_look_at_the_list_serves_all_lost_creates_that_are_due(harness
     for uid in uids:
         await harness.age(uid, submission=Submission.UNKNOWN)
     now = utc_now()
-    (due,) = await harness.tracking.database.writer.run(lambda tx: tx.claim_polls(now, now + timedelta(minutes=3), 1))
+    (due,) = await claim_polls(harness.tracking.database.writer, now, now + timedelta(minutes=3), 1)
     await harness.poller.act_on(due)
     rows = await harness.tracking.tasks()
     assert {(row["missing_count"], row["leased"]) for row in rows} == {(1, False)}

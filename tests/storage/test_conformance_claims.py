@@ -21,6 +21,7 @@ from receiver.storage.transaction import (
     Settlement,
     TaskClaim,
 )
+from tests.fakes import claims
 from tests.storage.rows import (
     NOW,
     add_organization,
@@ -43,13 +44,13 @@ async def _organization(database: Database) -> None:
 
 
 async def claim(database: Database, now: datetime = NOW, limit: int = 10, after: int = 0) -> list[DueTask]:
-    return await database.writer.run(lambda tx: tx.claim_polls(now, now + LEASE, limit, after))
+    return await claims.claim_polls(database.writer, now, now + LEASE, limit, after)
 
 
 async def claim_unsent(
     database: Database, now: datetime = NOW, limit: int = 10, after: SendQueue = (0, False)
 ) -> list[DueTask]:
-    return await database.writer.run(lambda tx: tx.claim_unsent(now, now + LEASE, limit, after))
+    return await claims.claim_unsent(database.writer, now, now + LEASE, limit, after)
 
 
 def sent(**fields: Any) -> dict[str, Any]:

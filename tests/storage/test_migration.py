@@ -22,6 +22,7 @@ from receiver.storage.schema import current_revision, migrate
 from receiver.storage.sqlite.values import write_moment
 from receiver.storage.tables import tasks
 from receiver.storage.tasks import TaskFilter, tasks_matching
+from tests.fakes.claims import claim_polls, claim_unsent
 from tests.fakes.databases import outside, settings_in
 from tests.storage.rows import NOW
 
@@ -216,12 +217,12 @@ async def test_the_service_goes_on_with_the_tasks_as_they_were(
         for name, row in filled.items():
             state = loaded[uids[name]]
             assert (state.poll_count, state.last_update_at) == (row["looks"], row["heard_at"])
-        (polled,) = await database.writer.run(lambda tx: tx.claim_polls(NOW, LATER, 10))
+        (polled,) = await claim_polls(database.writer, NOW, LATER, 10)
         assert (polled.state.uid, polled.state.poll_count) == (uids["due for a poll"], 4)
-        (unsent,) = await database.writer.run(lambda tx: tx.claim_unsent(NOW, LATER, 10, (0, False)))
+        (unsent,) = await claim_unsent(database.writer, NOW, LATER, 10, (0, False))
         assert (unsent.state.uid, unsent.state.poll_count) == (uids["waiting"], 2)
         # The leases of another process last as long as before.
-        due_later = await database.writer.run(lambda tx: tx.claim_polls(LATER, LATER + timedelta(minutes=3), 10))
+        due_later = await claim_polls(database.writer, LATER, LATER + timedelta(minutes=3), 10)
         assert {each.state.uid for each in due_later} == {
             uids[name] for name in ("being sent", "being polled", "due for a poll")
         }

@@ -21,7 +21,8 @@ from receiver.storage.postgresql.one_statement import Writes, key_at
 from receiver.storage.postgresql.task_claims import text_of as claim_of
 from receiver.storage.tables import deliveries, subscriptions, tasks
 from receiver.storage.tasks import TaskFilter, task_by_id, tasks_matching
-from receiver.storage.transaction import TaskChange, Transaction
+from receiver.storage.transaction import TaskChange, TaskClaim, Transaction
+from tests.fakes.claims import claim_polls
 from tests.fakes.databases import outside, read_only, settings_in
 from tests.storage.rows import (
     NOW,
@@ -134,14 +135,15 @@ async def test_a_claim_skips_tasks_that_another_process_is_claiming(database: Da
     claimed, go_on = asyncio.Event(), asyncio.Event()
 
     async def claim(tx: Transaction) -> list[str]:
-        found = [due.state.uid for due in await tx.claim_polls(NOW, NOW.replace(hour=5), 2)]
+        polls = await tx.claim_tasks(TaskClaim(NOW, NOW.replace(hour=5), polls=2))
+        found = [due.state.uid for due in polls.tasks]
         claimed.set()
         await go_on.wait()
         return found
 
     first = asyncio.create_task(database.writer.run(claim))
     await claimed.wait()
-    second = await other.writer.run(lambda tx: tx.claim_polls(NOW, NOW.replace(hour=5), 10))
+    second = await claim_polls(other.writer, NOW, NOW.replace(hour=5), 10)
     go_on.set()
     assert len({*await first, *(due.state.uid for due in second)}) == 4
 

@@ -14,7 +14,7 @@ from receiver.storage.database import Database
 from receiver.storage.leases import Intent, mark_sending
 from receiver.storage.postgresql import connection
 from receiver.storage.tables import tasks
-from receiver.storage.transaction import Transaction
+from receiver.storage.transaction import TaskClaim, Transaction
 from tests.fakes.databases import outside, settings_in
 from tests.fakes.held_commits import end_held_commits, held_commits
 from tests.storage.rows import NOW, add_organization, add_subscription, add_tasks, new_delivery, new_event, task_row
@@ -171,9 +171,9 @@ async def test_a_claim_whose_commit_was_cut_is_found_by_its_lease(
 
     async def claim(tx: Transaction) -> int:
         if kind == "polls":
-            return len(await tx.claim_polls(NOW, LATER, 10))
+            return len((await tx.claim_tasks(TaskClaim(NOW, LATER, polls=10))).tasks)
         if kind == "unsent":
-            return len(await tx.claim_unsent(NOW, LATER, 10, (0, False)))
+            return len((await tx.claim_tasks(TaskClaim(NOW, LATER, unsent=10))).tasks)
         return len(await tx.claim_deliveries(NOW, LATER, 10, [], of_organization=10, skip_organizations=[]))
 
     assert await database.writer.run(claim) == 1

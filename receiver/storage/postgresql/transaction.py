@@ -55,13 +55,11 @@ from receiver.storage.tables import events as event_table
 from receiver.storage.tables import tasks as task_table
 from receiver.storage.transaction import (
     ClaimedTasks,
-    DueTask,
     LeasedDelivery,
     Listener,
     NewDelivery,
     NewEvent,
     NewIntent,
-    SendQueue,
     Settlement,
     TaskChange,
     TaskClaim,
@@ -312,26 +310,8 @@ class PostgreSQLTransaction:
             for key, types, ordered, filters, inactive_since in rows
         ]
 
-    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int, after: int = 0) -> list[DueTask]:
-        """Claim due tasks that were sent, or may have been, as many of each organization."""
-        found: list[DueTask] = []
-        while (wanted := limit - len(found)) > 0:
-            claimed = await self._claim(TaskClaim(now, lease_until, polls=wanted, polled_after=after))
-            found += claimed.tasks
-            if not claimed.may_be_more_polls:
-                break
-            after = found[-1].state.organization_id
-        return found
-
-    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
-        """Claim due tasks that wait to be sent, one of each queue in turn."""
-        return (await self._claim(TaskClaim(now, lease_until, unsent=limit, sent_after=after))).tasks
-
     async def claim_tasks(self, claim: TaskClaim) -> ClaimedTasks:
         """Claim due tasks of both kinds."""
-        return await self._claim(claim)
-
-    async def _claim(self, claim: TaskClaim) -> ClaimedTasks:
         claiming = TaskClaiming(claim)
         claiming.take(await self._driver.fetch(*claiming.statement()))
         self._leaves_lease(task_table, [each.state.id for each in claiming.claimed.tasks], claim.lease_until)

@@ -354,7 +354,7 @@ class SQLiteTransaction:
             for key, types, ordered, filters, inactive_since in rows
         ]
 
-    async def claim_polls(self, now: datetime, lease_until: datetime, limit: int, after: int = 0) -> list[DueTask]:
+    def _claim_polls(self, now: datetime, lease_until: datetime, limit: int, after: int) -> list[DueTask]:
         """Claim due tasks that were sent, or may have been, as many of each organization."""
         moment, claimed = write_moment(now), list[DueTask]()
         while (wanted := limit - len(claimed)) > 0:
@@ -370,7 +370,7 @@ class SQLiteTransaction:
             after = owners[-1]
         return claimed
 
-    async def claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
+    def _claim_unsent(self, now: datetime, lease_until: datetime, limit: int, after: SendQueue) -> list[DueTask]:
         """Claim due tasks that wait to be sent, one of each queue in turn."""
         rows = self._driver.execute(_DUE_UNSENT, (write_moment(now), limit, *after)).fetchall()
         # The documents come from here, because that query sorts more rows than it claims.
@@ -387,8 +387,8 @@ class SQLiteTransaction:
     async def claim_tasks(self, claim: TaskClaim) -> ClaimedTasks:
         """Claim due tasks of both kinds."""
         now, until = claim.now, claim.lease_until
-        polls = await self.claim_polls(now, until, claim.polls, claim.polled_after) if claim.polls else []
-        unsent = await self.claim_unsent(now, until, claim.unsent, claim.sent_after) if claim.unsent else []
+        polls = self._claim_polls(now, until, claim.polls, claim.polled_after) if claim.polls else []
+        unsent = self._claim_unsent(now, until, claim.unsent, claim.sent_after) if claim.unsent else []
         return ClaimedTasks(polls + unsent, len(polls) == claim.polls, len(unsent) == claim.unsent)
 
     def _lease_tasks(
