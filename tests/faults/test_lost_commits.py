@@ -18,8 +18,8 @@ from receiver.storage.schema import migrate
 from receiver.storage.tables import tasks
 from tests.fakes.databases import MASTER_KEY, outside
 from tests.fakes.postgresql import own_server
+from tests.storage.optimistic_batches import Steps
 from tests.storage.rows import add_organization, add_tasks, task_row
-from tests.storage.test_optimistic import Steps
 
 pytestmark = pytest.mark.postgresql_only("it needs its own server")
 

@@ -1,6 +1,6 @@
 """What the end of a step of a run sends to PostgreSQL, and what it does where something changed meanwhile."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ from structlog.testing import capture_logs
 from models import EventType, TaskStatus
 from receiver.storage.postgresql.one_statement import MARK
 from receiver.storage.tables import deliveries, events, tasks
-from receiver.telemetry.metrics import optimistic_batches
 from tests.fakes.databases import outside, settings_in
+from tests.fakes.sent_statements import cut, statements
 from tests.integration.harness import tracking
 from tests.integration.run_harness import RunHarness
+from tests.storage.optimistic_batches import counts
 
 pytestmark = pytest.mark.postgresql_only("counts round trips")
-
-Before = Callable[[asyncpg.Connection], Awaitable[None]]
 
 
 @pytest.fixture
@@ -34,26 +33,6 @@ async def under_way(harness: RunHarness) -> tuple[str, str]:
     run = await harness.begin("a", "b")
     await harness.act_on(run)
     return run, (await harness.step(run, "a"))["task_uid"]
-
-
-def statements(monkeypatch: pytest.MonkeyPatch, before: Before | None = None) -> list[str]:
-    """Return the list that gets each statement from now on; `before` is awaited before the one that writes all."""
-    sent: list[str] = []
-    for name in ("fetch", "execute"):
-        send = getattr(asyncpg.Connection, name)
-
-        async def noted(self: asyncpg.Connection, query: str, *rest: Any, _send: Any = send, **options: Any) -> Any:
-            if query.startswith(MARK) and before is not None and not any(each.startswith(MARK) for each in sent):
-                await before(self)
-            sent.append(query)
-            return await _send(self, query, *rest, **options)
-
-        monkeypatch.setattr(asyncpg.Connection, name, noted)
-    return sent
-
-
-def count(outcome: str) -> float:
-    return float(optimistic_batches.labels(outcome)._value.get())
 
 
 async def has_begun(harness: RunHarness, run: str) -> None:
@@ -75,12 +54,12 @@ async def test_the_end_of_a_step_is_two_reads_and_one_statement(
 ) -> None:
     await harness.tracking.subscribe(event_types=[EventType.TASK_CREATED, EventType.RUN_COMPLETED])
     run, uid = await under_way(harness)
-    stored = count("stored")
+    stored = counts()["stored"]
     sent = statements(monkeypatch)
     await harness.tracking.receive(TaskStatus.COMPLETED, uid, output={"image_url": "u"})
     monkeypatch.undo()
     assert [query.startswith(MARK) for query in sent] == [False, False, True]
-    assert count("stored") == stored + 1
+    assert counts()["stored"] == stored + 1
     await has_begun(harness, run)
     # The end of the last step ends the run.
     await harness.act_on(run, "b")
@@ -99,7 +78,7 @@ async def test_a_run_that_changed_since_it_was_read_is_advanced_with_locks(
 ) -> None:
     await harness.tracking.subscribe(event_types=[EventType.TASK_CREATED])
     run, uid = await under_way(harness)
-    changed, url = count("changed"), settings_in(tmp_path).database_url
+    changed, url = counts()["changed"], settings_in(tmp_path).database_url
 
     async def change(_: asyncpg.Connection) -> None:
         with outside(url) as server:
@@ -108,7 +87,7 @@ async def test_a_run_that_changed_since_it_was_read_is_advanced_with_locks(
     sent = statements(monkeypatch, change)
     await harness.tracking.receive(TaskStatus.COMPLETED, uid, output={"image_url": "u"})
     monkeypatch.undo()
-    assert count("changed") == changed + 1
+    assert counts()["changed"] == changed + 1
     assert sent[-1] == "COMMIT"
     await has_begun(harness, run)
     (trace,) = {
@@ -122,7 +101,7 @@ async def test_a_run_that_another_session_has_locked_is_waited_for(
 ) -> None:
     await harness.tracking.subscribe(event_types=[EventType.TASK_CREATED])
     run, uid = await under_way(harness)
-    changed = count("changed")
+    changed = counts()["changed"]
     with outside(settings_in(tmp_path).database_url) as server:
 
         async def lock(_: asyncpg.Connection) -> None:
@@ -140,7 +119,7 @@ async def test_a_run_that_another_session_has_locked_is_waited_for(
         monkeypatch.setattr(asyncpg.Connection, "execute", free)
         await harness.tracking.receive(TaskStatus.COMPLETED, uid, output={"image_url": "u"})
         monkeypatch.undo()
-    assert count("changed") == changed + 1
+    assert counts()["changed"] == changed + 1
     await has_begun(harness, run)
 
 
@@ -149,17 +128,6 @@ async def test_an_end_whose_answer_is_lost_is_found_with_the_keys_of_the_next_ta
 ) -> None:
     await harness.tracking.subscribe(event_types=[EventType.TASK_CREATED])
     run, uid = await under_way(harness)
-    fetch, url = asyncpg.Connection.fetch, settings_in(tmp_path).database_url
-
-    async def lose(self: asyncpg.Connection, query: str, *rest: Any, **options: Any) -> Any:
-        found = await fetch(self, query, *rest, **options)
-        if query.startswith(MARK):
-            monkeypatch.undo()
-            with outside(url) as server:
-                server.execute("SELECT pg_terminate_backend(?, 5000)", (self.get_server_pid(),))
-            return await fetch(self, "SELECT 1")
-        return found
-
-    monkeypatch.setattr(asyncpg.Connection, "fetch", lose)
+    cut(settings_in(tmp_path).database_url, monkeypatch, "after")
     await harness.tracking.receive(TaskStatus.COMPLETED, uid, output={"image_url": "u"})
     await has_begun(harness, run)

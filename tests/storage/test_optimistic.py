@@ -1,52 +1,42 @@
 """Batches that are tried without locks: what they write, what they refuse, and what happens when the answer is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from sqlalchemy import select, text
 
-from models import DeliveryStatus, Submission, SubscriptionKind
+from models import DeliveryStatus, SubscriptionKind
 from receiver.errors import OutcomeUnknown, StorageUnavailable
 from receiver.storage import optimistic
 from receiver.storage.database import Database
-from receiver.storage.leases import Intent, claim_tasks, mark_sending
 from receiver.storage.optimistic import Doubt, may_be_optimistic
 from receiver.storage.postgresql import connection, one_statement
 from receiver.storage.postgresql.one_statement import MARK, Writes
 from receiver.storage.subscriptions import set_failing_since
 from receiver.storage.tables import deliveries, delivery_attempts, events, tasks
 from receiver.storage.transaction import (
-    ClaimedTasks,
-    Listener,
-    NewDelivery,
-    Settlement,
     TaskChange,
-    TaskClaim,
     Transaction,
 )
-from receiver.telemetry.metrics import optimistic_batches
 from tests.fakes.databases import outside, settings_in
 from tests.fakes.held_commits import HELD, held_commits
+from tests.fakes.sent_statements import cut, statements
+from tests.storage.optimistic_batches import Steps, counted, counts, new_task, pending, progress_of, settle
 from tests.storage.rows import (
     NOW,
     add_organization,
     add_subscription,
-    add_tasks,
-    new_delivery,
-    new_event,
     new_settlement,
     task_row,
 )
 
 pytestmark = pytest.mark.postgresql_only("SQLite has one writer, which needs no locks")
 
+
 SLEEPING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
-Fetch = Callable[..., Awaitable[list[Any]]]
 
 
 @pytest.fixture(autouse=True)
@@ -59,110 +49,6 @@ async def other(database: Database, tmp_path: Path) -> AsyncIterator[Database]:
     """Another process's connections to the same database."""
     async with await Database.open(settings_in(tmp_path)) as other:
         yield other
-
-
-class Steps:
-    """A handler that adds 1 to the progress of tasks, with an event and its deliveries, as an update does."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.published: list[tuple[int, str]] = []
-        self.delivered: list[tuple[int, int]] = []
-        self.again = asyncio.Event()
-        """Set when it is called a second time."""
-        self.read = asyncio.Event()
-        """Set when the tasks were read for the first time."""
-        self.go_on = asyncio.Event()
-        self.go_on.set()
-
-    @may_be_optimistic
-    async def step(self, tx: Transaction, uids: Sequence[str]) -> list[int | Exception]:
-        self.calls += 1
-        if self.calls > 1:
-            self.again.set()
-        found = await tx.load_tasks(set(uids))
-        self.read.set()
-        await self.go_on.wait()
-        changes: dict[int, TaskChange] = {}
-        new = []
-        results: list[int | Exception] = []
-        for uid in uids:
-            task = found[uid]
-            task.progress += 1
-            change = changes.setdefault(task.id, TaskChange(task.id, task.status, task.attempt))
-            change.values["progress"] = task.progress
-            if task.progress % 3 == 0:  # of other columns than the rest
-                change.values["output"] = {"at": task.progress}
-            snapshot = {"progress": task.progress}
-            new.append(new_event(task.id, task_uid=uid, snapshot=snapshot, callback_id=task.callback_id))
-            results.append(task.progress)
-        await tx.update_tasks(list(changes.values()))
-        callbacks = {event.callback_id for event in new if event.callback_id is not None}
-        keys, listeners = await tx.append_events(new, {event.organization_id for event in new}, callbacks)
-        rows = [
-            new_delivery(each.id, key, event.task_id, attempt=1)
-            for key, event in zip(keys, new, strict=True)
-            for each in listeners
-            if _is_for(each, event.callback_id)
-        ]
-        of_rows = await tx.insert_deliveries(rows) if rows else []
-        tx.after_commit.append(lambda: self._follow(keys, [event.uid for event in new], of_rows, rows))
-        return results
-
-    def _follow(self, keys: list[int], uids: list[str], of_rows: list[int], rows: list[NewDelivery]) -> None:
-        self.published += zip(keys, uids, strict=True)
-        self.delivered += zip(of_rows, [row.subscription_id for row in rows], strict=True)
-
-
-def _is_for(listener: Listener, callback_id: int | None) -> bool:
-    return listener.kind == SubscriptionKind.REGISTERED or listener.id == callback_id
-
-
-@may_be_optimistic
-async def settle(tx: Transaction, settlements: Sequence[Settlement]) -> Sequence[bool | Exception]:
-    held = await tx.settle(settlements)
-    assert await tx.failing({each.subscription_id for each in settlements}) in (set(), {1})
-    return list(held)
-
-
-def counts() -> dict[str, float]:
-    """How many batches had each outcome until now."""
-    outcomes = ("stored", "needs more", "changed", "conflict", "resting")
-    return {name: optimistic_batches.labels(name)._value.get() for name in outcomes}
-
-
-@contextmanager
-def counted(**expected: int) -> Iterator[None]:
-    """Expect these outcomes, and no others."""
-    before = counts()
-    yield
-    difference = {name.replace(" ", "_"): count - before[name] for name, count in counts().items()}
-    assert {name: count for name, count in difference.items() if count} == expected
-
-
-async def progress_of(database: Database, uid: str) -> int:
-    (row,) = await database.read(select(tasks.c.progress).where(tasks.c.uid == uid))
-    return int(row["progress"])
-
-
-async def new_task(database: Database, **fields: Any) -> str:
-    row = task_row(**fields)
-    await add_tasks(database, row)
-    return str(row["uid"])
-
-
-def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the list that gets each statement which asyncpg sends from now on."""
-    sent: list[str] = []
-    for name in ("fetch", "execute"):
-        send = getattr(asyncpg.Connection, name)
-
-        async def noted(self: asyncpg.Connection, query: str, *rest: Any, _send: Fetch = send, **options: Any) -> Any:
-            sent.append(query)
-            return await _send(self, query, *rest, **options)
-
-        monkeypatch.setattr(asyncpg.Connection, name, noted)
-    return sent
 
 
 async def test_a_batch_is_one_read_and_one_statement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,15 +174,6 @@ async def test_no_step_of_several_processes_is_lost_or_out_of_order(database: Da
         assert mine == sorted(mine)
 
 
-async def pending(database: Database, count: int = 2) -> tuple[int, list[int]]:
-    """Insert deliveries that are leased; return their subscription and their row keys."""
-    (task,) = await add_tasks(database, task_row())
-    subscription = await add_subscription(database)
-    (event,) = await database.writer.run(lambda tx: tx.insert_events([new_event(task)]))
-    rows = [new_delivery(subscription, event, task, attempt=1) for _ in range(count)]
-    return subscription, await database.writer.run(lambda tx: tx.insert_deliveries(rows))
-
-
 async def test_outcomes_are_one_statement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     subscription, keys = await pending(database)
     sent = statements(monkeypatch)
@@ -359,140 +236,6 @@ async def test_an_outcome_of_a_failing_endpoint_is_written_with_locks(database: 
     await database.writer.run(lambda tx: set_failing_since(tx, [subscription], NOW))
     with counted(changed=1):
         assert await database.writer.write(settle, new_settlement(keys[0], subscription))
-
-
-LATER = NOW.replace(hour=5)
-CLAIM = TaskClaim(NOW, LATER, polls=10, unsent=10)
-
-
-async def due_tasks(database: Database) -> list[int]:
-    """Insert a task to be polled and one to be sent, both due; return their row keys."""
-    given = {"submission": Submission.ACCEPTED, "metadata": {"a": "ü"}, "submitted_at": NOW}
-    return await add_tasks(database, task_row(due_at=NOW, **given), task_row(due_at=NOW))
-
-
-def is_of(claimed: ClaimedTasks, keys: list[int]) -> bool:
-    found = [(each.state.id, each.queue, each.submitted_at, each.state.metadata) for each in claimed.tasks]
-    return found == [(keys[0], None, NOW, {"a": "ü"}), (keys[1], (1, False), None, None)]
-
-
-async def test_a_claim_of_tasks_is_one_statement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = await due_tasks(database)
-    sent = statements(monkeypatch)
-    with counted():
-        claimed = await database.writer.write(claim_tasks, CLAIM)
-    assert [query.startswith(MARK) for query in sent] == [True]
-    assert is_of(claimed, keys)
-    rows = await database.read(select(tasks.c.due_at, tasks.c.leased))
-    assert {(row["due_at"], row["leased"]) for row in rows} == {(LATER, True)}
-
-
-async def test_a_claim_is_stored_by_itself_after_the_others_of_its_batch(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subscription, (key,) = await pending(database, 1)
-    uid = await new_task(database)
-    kept = await due_tasks(database)
-    steps = Steps()
-    sent = statements(monkeypatch)
-    with counted(stored=1):
-        writes = (
-            database.writer.write(settle, new_settlement(key, subscription)),
-            database.writer.write(claim_tasks, CLAIM),
-            database.writer.write(steps.step, uid),
-        )
-        (is_settled, claimed, progress) = await asyncio.gather(*writes)
-    assert [query.startswith(MARK) for query in sent] == [False, True, True]
-    assert ["RECURSIVE" in query for query in sent] == [False, False, True]
-    assert (is_settled, progress) == (True, 1)
-    assert is_of(claimed, kept)
-
-
-async def test_two_claims_in_one_batch_are_done_in_one_transaction(database: Database) -> None:
-    keys = await due_tasks(database)
-    first, second = await asyncio.gather(*(database.writer.write(claim_tasks, CLAIM) for _ in range(2)))
-    assert is_of(first, keys)
-    assert second.tasks == []
-
-
-async def test_a_claim_beside_what_needs_locks_is_in_its_transaction(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keys = await due_tasks(database)
-    sent = statements(monkeypatch)
-    writes = (database.writer.run(lambda tx: tx.load_tasks([])), database.writer.write(claim_tasks, CLAIM))
-    _, claimed = await asyncio.gather(*writes)
-    assert is_of(claimed, keys)
-    assert (sent[0], sent[-1], len(sent)) == ("BEGIN", "COMMIT", 4)
-
-
-async def sending(database: Database, uid: str) -> tuple[str, str | None]:
-    (row,) = await database.read(select(tasks.c.submission, tasks.c.submit_token).where(tasks.c.uid == uid))
-    return row["submission"], row["submit_token"]
-
-
-async def test_intents_are_one_statement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    intents = [Intent(await new_task(database), 1, 60.0) for _ in range(2)]
-    sent = statements(monkeypatch)
-    with counted(stored=1):
-        given = [*intents, Intent(intents[0].uid, 1, 60.0)]
-        results = await asyncio.gather(*(database.writer.write(mark_sending, each) for each in given))
-    assert results == [True, True, False]
-    assert [query.startswith(MARK) for query in sent] == [True]
-    for each in intents:
-        assert await sending(database, each.uid) == (Submission.SENDING, each.token)
-    rows = await database.read(select(tasks.c.leased, tasks.c.due_at - tasks.c.submitted_at))
-    assert {(row["leased"], row["anon_1"].total_seconds()) for row in rows} == {(True, 60.0)}
-
-
-async def test_intents_updates_and_outcomes_are_one_statement(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subscription, (key,) = await pending(database, 1)
-    uid, intent, steps = await new_task(database), Intent(await new_task(database), 1, 60.0), Steps()
-    sent = statements(monkeypatch)
-    with counted(stored=1):
-        writes = (
-            database.writer.write(mark_sending, intent),
-            database.writer.write(settle, new_settlement(key, subscription)),
-            database.writer.write(steps.step, uid),
-        )
-        assert tuple(await asyncio.gather(*writes)) == (True, True, 1)
-    assert [query.startswith(MARK) for query in sent] == [False, True]
-    assert await sending(database, intent.uid) == (Submission.SENDING, intent.token)
-
-
-async def test_where_one_task_does_not_wait_to_be_sent_the_others_are_marked_with_locks(database: Database) -> None:
-    intents = [Intent(await new_task(database), 1, 60.0) for _ in range(2)]
-    not_waiting = Intent(await new_task(database, submission=Submission.ACCEPTED), 1, 60.0)
-    with counted(changed=1):
-        given = (intents[0], not_waiting, intents[1])
-        assert await asyncio.gather(*(database.writer.write(mark_sending, each) for each in given)) == [
-            True,
-            False,
-            True,
-        ]
-    assert await sending(database, not_waiting.uid) == (Submission.ACCEPTED, None)
-
-
-@pytest.mark.parametrize("is_marked_first", [True, False])
-async def test_an_update_of_a_task_that_is_marked_in_the_same_batch_needs_locks(
-    database: Database, is_marked_first: bool
-) -> None:
-    uid, steps = await new_task(database), Steps()
-    intent = Intent(uid, 1, 60.0)
-    with counted(needs_more=1):
-        writes = [database.writer.write(mark_sending, intent), database.writer.write(steps.step, uid)]
-        await asyncio.gather(*(writes if is_marked_first else reversed(writes)))
-    assert await sending(database, uid) == (Submission.SENDING, intent.token)
-    assert await progress_of(database, uid) == 1
-
-
-async def test_an_intent_for_two_attempts_of_a_task_is_written_with_locks(database: Database) -> None:
-    uid = await new_task(database)
-    with counted(needs_more=1):
-        both = (database.writer.write(mark_sending, Intent(uid, attempt, 60.0)) for attempt in (2, 1))
-        assert await asyncio.gather(*both) == [False, True]
 
 
 async def test_what_needs_another_statement_is_written_with_locks(database: Database) -> None:
@@ -565,28 +308,6 @@ async def test_a_fault_of_one_item_leaves_the_others(database: Database) -> None
     assert [results[0], *results[2:]] == [1, 1, 1]
 
 
-def cut(url: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """Lose the answer to the next statement that is a transaction: it was executed, or never will be, or is on its way.
-
-    "Lost" leaves the session as it is, and tells the client nothing but that its connection has broken.
-    """
-    fetch = asyncpg.Connection.fetch
-
-    async def lose(self: asyncpg.Connection, query: str, *rest: Any, **options: Any) -> Any:
-        if not query.startswith(MARK):
-            return await fetch(self, query, *rest, **options)
-        monkeypatch.undo()
-        if how == "after":
-            await fetch(self, query, *rest, **options)
-        if how == "lost":
-            raise ConnectionResetError
-        with outside(url) as server:
-            server.execute("SELECT pg_terminate_backend(?, 5000)", (self.get_server_pid(),))
-        return await fetch(self, "SELECT 1")
-
-    monkeypatch.setattr(asyncpg.Connection, "fetch", lose)
-
-
 async def test_a_statement_whose_answer_is_lost_is_found_with_its_keys(
     database: Database, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -630,81 +351,6 @@ async def test_an_outcome_whose_answer_is_lost_stays_unknown_and_may_be_written_
     assert not caught.value.is_pending
     assert await database.writer.write(settle, new_settlement(keys[0], subscription)) is False
     assert len(await database.read(select(delivery_attempts))) == 1
-
-
-async def test_a_claim_whose_answer_is_lost_is_found_by_its_lease(
-    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keys = await due_tasks(database)
-    cut(url, monkeypatch, "after")
-    claimed = await database.writer.write(claim_tasks, CLAIM)
-    assert is_of(claimed, keys)
-    assert [each.content for each in claimed.tasks] == [None, None]
-
-
-@pytest.mark.parametrize("how", ["before", "lost"])
-async def test_a_claim_that_was_lost_claims_nothing_then_or_later(
-    database: Database, url: str, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    keys = await due_tasks(database)
-    cut(url, monkeypatch, how)
-    with pytest.raises(OutcomeUnknown) as caught:
-        await database.writer.write(claim_tasks, CLAIM)
-    assert not caught.value.is_pending
-    assert is_of(await database.writer.write(claim_tasks, CLAIM), keys)
-
-
-async def test_an_intent_whose_answer_is_lost_is_found_by_its_token(
-    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    intent = Intent(await new_task(database), 1, 60.0)
-    cut(url, monkeypatch, "after")
-    assert await database.writer.write(mark_sending, intent) is True
-
-
-@pytest.mark.parametrize("how", ["before", "lost"])
-async def test_an_intent_that_was_lost_is_unknown_and_not_written_later(
-    database: Database, url: str, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    uid = await new_task(database)
-    cut(url, monkeypatch, how)
-    with pytest.raises(OutcomeUnknown) as caught:
-        await database.writer.write(mark_sending, Intent(uid, 1, 60.0))
-    assert not caught.value.is_pending
-    assert await sending(database, uid) == (Submission.WAITING, None)
-
-
-async def test_a_held_claim_is_known_when_it_is_on_disk(
-    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.5)
-    keys = await due_tasks(database)
-    known: list[ClaimedTasks] = []
-    with held_commits(url):
-        with pytest.raises(OutcomeUnknown) as caught:
-            await database.writer.write(claim_tasks, CLAIM)
-        caught.value.when_stored(known.append)
-        assert known == []
-    later = caught.value.later
-    assert later is not None
-    async with asyncio.timeout(20):
-        await later
-    assert [is_of(each, keys) for each in known] == [True]
-
-
-async def test_what_was_behind_a_held_commit_has_a_round_of_its_own(
-    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So one batch waits once, and what came meanwhile is not behind two of its commits."""
-    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.5)
-    uid = await new_task(database)
-    await due_tasks(database)
-    rounds = database.writer.batches
-    with held_commits(url):
-        writes = (database.writer.write(Steps().step, uid), database.writer.write(claim_tasks, CLAIM))
-        told = await asyncio.gather(*writes, return_exceptions=True)
-    assert [type(each) for each in told] == [OutcomeUnknown, OutcomeUnknown]
-    assert database.writer.batches - rounds == 2
 
 
 async def test_a_held_statement_is_unknown_until_it_is_on_disk(
