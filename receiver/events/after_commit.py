@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from receiver.events.pending_fan_outs import PendingFanOuts
-from receiver.events.wakeable import LEAVER, STEP_SECONDS, Alarms, Wakeable
+from receiver.events.wakeable import LEAVER, STEP_SECONDS, TimeOuts, Wakeable
 from receiver.storage.transaction import LeasedDelivery, NewEvent
 from receiver.telemetry.metrics import long_polls_waiting
 
@@ -73,7 +73,7 @@ class Waiting:
         self.watched = asyncio.Event()
         """Set while at least one long poll waits."""
         self._waiters: dict[str, set[_Waiter]] = defaultdict(set)
-        self.alarms = Alarms()
+        self.time_outs = TimeOuts()
         """What ends the waits of those that nothing wakes."""
 
     def watch(self, uid: str) -> "Watch":
@@ -172,7 +172,7 @@ class Watch(Wakeable):
         """Wait for a change, `seconds` at most; return whether there was one."""
         if not self._has_changed:
             waiter = self._waiter = asyncio.get_running_loop().create_future()
-            self._waiting.alarms.set(waiter, max(seconds, 0))
+            self._waiting.time_outs.set(waiter, max(seconds, 0))
             with _Wait():
                 try:
                     await waiter

@@ -55,7 +55,7 @@ class Wakeable:
             self._waiter = None
 
 
-class Alarms:
+class TimeOuts:
     """Ends many waits at their times by one timer of the event loop: one for each would hold half a KiB."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Alarms:
         if self._timer is None or not self._due or at < self._due[0][0]:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = loop.call_at(at, self._ring, context=_NO_CONTEXT)
+            self._timer = loop.call_at(at, self._end_due, context=_NO_CONTEXT)
         heappush(self._due, (at, next(self._numbers), waiter))
 
     def _remove_ended(self) -> None:
@@ -88,7 +88,7 @@ class Alarms:
         heapify(self._due)
         self._most = max(_LEAST_ENTRIES, 2 * len(self._due))
 
-    def _ring(self) -> None:
+    def _end_due(self) -> None:
         loop, self._timer = asyncio.get_running_loop(), None
         until = loop.time() + STEP_SECONDS / 2  # a timer may come that much early, as its time is rounded
         while self._due and self._due[0][0] <= until:
@@ -96,4 +96,4 @@ class Alarms:
             if not waiter.done():
                 waiter.set_result(None)
         if self._due:
-            self._timer = loop.call_at(self._due[0][0], self._ring, context=_NO_CONTEXT)
+            self._timer = loop.call_at(self._due[0][0], self._end_due, context=_NO_CONTEXT)

@@ -263,7 +263,7 @@ class Writer:
         while self._waiting or self._apart or not self._closing:
             if self._apart:
                 await self._try_apart()
-                self._keep_books()
+                self._call_bookkeeping()
             self._waiting.wake(asyncio.get_running_loop().time())
             if not len(self._waiting):
                 await self._wait_for_work()
@@ -275,14 +275,14 @@ class Writer:
             self._committing = 0.0
             await self._process_apart(batch)
             if len(self._waiting):
-                self._keep_books()
+                self._call_bookkeeping()
             ended = asyncio.get_running_loop().time()
             self.batches, self.batch_seconds = self.batches + 1, self.batch_seconds + ended - began
             self._waiting.rest(batch, ended - began, ended)
             took = time.thread_time() - computed - self._committing
             if self._bookkeeping:
                 await self._let_begin()
-                self._keep_books()
+                self._call_bookkeeping()
             if self._is_on_loop:
                 await leave_turns(took, lambda: self._closing)
 
@@ -295,7 +295,7 @@ class Writer:
             async with asyncio.timeout(_BEGIN_SECONDS):
                 await self._wake.wait()
 
-    def _keep_books(self) -> None:
+    def _call_bookkeeping(self) -> None:
         calls, self._bookkeeping = self._bookkeeping, []
         call_all(calls)
 

@@ -22,7 +22,7 @@ from receiver.body_budget import BodyBudget
 from receiver.errors import Unavailable
 from receiver.events import after_commit
 from receiver.events.after_commit import Waiting
-from receiver.events.wakeable import LEAVER, Alarms
+from receiver.events.wakeable import LEAVER, TimeOuts
 from receiver.telemetry.metrics import counted, exceptions
 
 
@@ -86,33 +86,33 @@ async def noted(waiter: "asyncio.Future[None]", name: str, ended: list[str]) -> 
     ended.append(name)
 
 
-async def test_alarms_ring_in_the_order_of_their_times_also_those_that_were_set_later() -> None:
-    alarms, ended, loop = Alarms(), list[str](), asyncio.get_running_loop()
+async def test_waits_end_in_the_order_of_their_times_also_those_that_began_later() -> None:
+    time_outs, ended, loop = TimeOuts(), list[str](), asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
         for name, seconds in (("third", 0.06), ("first", 0.02), ("fourth", 0.06), ("second", 0.04), ("now", 0)):
             waiter = loop.create_future()
-            alarms.set(waiter, seconds)
+            time_outs.set(waiter, seconds)
             group.create_task(noted(waiter, name, ended))
     assert ended == ["now", "first", "second", "third", "fourth"]
-    assert len(alarms) == 0
+    assert len(time_outs) == 0
 
 
-async def test_alarms_of_waits_that_have_ended_are_not_kept_until_their_times() -> None:
-    alarms, loop = Alarms(), asyncio.get_running_loop()
+async def test_time_outs_of_waits_that_have_ended_are_not_kept_until_their_times() -> None:
+    time_outs, loop = TimeOuts(), asyncio.get_running_loop()
     going_on = [loop.create_future() for _ in range(3000)]
     for waiter in going_on:
-        alarms.set(waiter, 0.2)
+        time_outs.set(waiter, 0.2)
     for _ in range(50_000):
         waiter = loop.create_future()
-        alarms.set(waiter, 60)
+        time_outs.set(waiter, 60)
         waiter.set_result(None)
-    assert len(alarms) <= 2 * len(going_on) + 1
+    assert len(time_outs) <= 2 * len(going_on) + 1
     await asyncio.gather(*going_on)  # removing the others has removed none of these
     for _ in range(50_000):
         waiter = loop.create_future()
-        alarms.set(waiter, 60)
+        time_outs.set(waiter, 60)
         waiter.cancel()
-    assert len(alarms) <= 1024
+    assert len(time_outs) <= 1024
 
 
 async def test_a_poll_that_was_woken_is_not_woken_again_by_its_earlier_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,23 +166,23 @@ class Rest:
         self.leave = leave
 
 
-def test_each_ring_ends_a_wait_also_where_the_loop_s_time_goes_on_in_steps() -> None:
-    class Counted(Alarms):
-        """Counts how often it rings."""
+def test_each_time_the_timer_runs_out_a_wait_ends_also_where_the_loop_s_time_goes_on_in_steps() -> None:
+    class Counted(TimeOuts):
+        """Counts how often its timer runs out."""
 
-        rings = 0
+        ends = 0
 
-        def _ring(self) -> None:
-            self.rings += 1
-            super()._ring()
+        def _end_due(self) -> None:
+            self.ends += 1
+            super()._end_due()
 
     async def waits() -> int:
-        alarms, loop = Counted(), asyncio.get_running_loop()
+        time_outs, loop = Counted(), asyncio.get_running_loop()
         waiters = [loop.create_future() for _ in range(100)]
         for each, waiter in enumerate(waiters):
-            alarms.set(waiter, 0.02 + each * 0.00037)
+            time_outs.set(waiter, 0.02 + each * 0.00037)
         await asyncio.gather(*waiters)
-        return alarms.rings
+        return time_outs.ends
 
     assert uvloop.run(waits()) <= 100
 
@@ -280,7 +280,7 @@ async def test_nothing_is_left_of_a_poll_that_has_ended_while_others_wait_on(is_
     gc.disable()  # what only a collection frees is left for long
     try:
         before = len(_polls())
-        going = await going_on(rest, lambda _caller: wait(20))  # its alarm is the first
+        going = await going_on(rest, lambda _caller: wait(20))  # its time-out is the first
         other = asyncio.create_task(wait(30))
         await turns()
         assert len(_polls()) == before + 1
