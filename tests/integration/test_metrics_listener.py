@@ -117,11 +117,13 @@ async def test_an_unavailable_database_is_answered_in_plain_words_and_the_driver
     world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def unavailable(*_: object) -> None:
-        raise StorageUnavailable("the database cannot be read at present; try again", reason="no pg_hba entry for db-7")
+        raise StorageUnavailable(
+            "the database cannot be read at present; try again", reason="no pg_hba entry for host-7"
+        )
 
     monkeypatch.setattr("receiver.storage.database.Database.read", unavailable)
     answer = await world.api.get("/api/v1/tasks")
     assert answer.status_code == 503
-    assert "db-7" not in answer.text
-    (line,) = [line for line in capfd.readouterr().err.splitlines() if "db-7" in line and "request" in line]
+    assert "host-7" not in answer.text
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "host-7" in line and "request" in line]
     assert answer.headers["x-request-id"] in line
