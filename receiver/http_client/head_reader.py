@@ -50,8 +50,10 @@ class HeadReader:
 
     @property
     def retry_after(self) -> str | None:
-        """The value of the header `Retry-After`, as far as the head was read."""
-        found = _RETRY_AFTER.search(self._bytes)
+        """The value of the header `Retry-After`, as far as the head was read; None before its status line."""
+        if self.status is None:
+            return None
+        found = _RETRY_AFTER.search(self._bytes, 0, MOST_HEAD_BYTES - self._passed)
         return None if found is None else found[1].decode("latin-1")
 
     def feed(self, data: bytes) -> None:

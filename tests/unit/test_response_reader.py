@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receiver.http_client.head_reader import MOST_HEAD_BYTES
@@ -132,6 +132,8 @@ PARTS = st.one_of(
 )
 
 
+@example([b"content-length: 2\r\n", b"retry-after: 7\r\n"], [1])
+@example([b"HTTP/1.1 100 Continue\r\nretry-after: 7\r\n"], [])
 @given(st.lists(PARTS, max_size=12), st.lists(st.integers(0, 2000), max_size=40))
 def test_the_result_is_the_same_however_the_bytes_arrive(parts: list[bytes], cuts: list[int]) -> None:
     data = b"".join(parts)
