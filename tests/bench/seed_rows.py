@@ -94,11 +94,13 @@ def add_due_deliveries(store: Store, tasks: range, subscription_uid: str) -> Non
 
 
 def add_statistics(store: Store, models: int) -> None:
-    """Add the sums of a month of tasks and deliveries: of its days and hours, and of the minutes of two days.
+    """Put the sums of a month of tasks and deliveries in place of those that a service has kept.
 
-    `models` is how many rows each time has: one of each model, and that of all.
+    There are those of its days and hours, and of the minutes of two days. `models` is how many rows each time has: one
+    of each model, and that of all.
     """
     dialect, now = dialect_of(store), int(time.time())
+    store.execute("DELETE FROM task_statistic", "DELETE FROM delivery_statistic")
     histogram = dialect.document("'{" + ",".join(f'"{bucket}":{bucket}' for bucket in range(150, 190)) + "}'")
     for step, seconds, count in (("day", 86400, _DAYS), ("hour", 3600, _DAYS * 24), ("minute", 60, 2 * 1440)):
         last = now // seconds * seconds
