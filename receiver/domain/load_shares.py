@@ -31,6 +31,8 @@ _UNNEEDED = 4.0
 """A pace is dropped when it is this many times what is used."""
 LEAST = 330.0
 """All paces together are at least this cost a second, so that organizations that are slowed still get a third of it."""
+_BESIDE_LEAST = 1.25
+"""Who uses no more than this many times what it may always use is not slowed: others would gain hardly anything."""
 LONGEST_WAIT = 10.0
 """In seconds. What is used beyond it is not waited for, so that an organization has not to wait long after a flood."""
 _KEPT_SECONDS = 60.0
@@ -121,14 +123,14 @@ class LoadShares:
         """Set the paces by what was measured; `seconds` have passed since the last time."""
         costs = {key: sum(use.cost for use in uses.values()) for key, uses in self._uses.items()}
         equal = sum(costs.values()) / max(1, len(costs))
-        own_least = LEAST / max(1, len(costs))
+        own_least = LEAST / max(1, len(costs))  # in all; each load has its part of it, and half of it at least
         is_late = self.is_late
         for key, cost in costs.items():
             for use in self._uses[key].values():
                 if not self.is_shared:
                     use.pace.rate = None
-                elif is_late and cost > max(equal, own_least):
-                    use.slow_down(own_least / len(Load))
+                elif is_late and cost > max(equal, _BESIDE_LEAST * own_least):
+                    use.slow_down(own_least * max(use.cost / cost, 1 / len(Load)))
                 else:
                     use.quicken()
                 use.cost *= math.exp(-seconds)

@@ -38,7 +38,7 @@ class Process:
 def test_who_uses_most_of_a_late_process_is_slowed_and_others_are_not() -> None:
     process = Process()
     process.pass_time(3, LATE, of_1=800, of_2=30, of_3=60)
-    assert process.rate(1) == LEAST / 3 / len(Load), "the least that it keeps"
+    assert process.rate(1) == LEAST / 3, "the least that it keeps"
     assert (process.rate(2), process.rate(3)) == (None, None)
     assert process.work(1, 500) >= 0
     assert process.work(1) > 1, "it waits for what it has used"
@@ -56,7 +56,7 @@ def test_long_batches_of_the_writer_slow_too_and_a_slow_disk_does_not() -> None:
     process = Process()
     process.pass_time(3, batch=0.005, of_1=80, of_2=30)
     process.pass_time(3, batch=0.05, of_1=800, of_2=30)
-    assert process.rate(1) == LEAST / 2 / len(Load)
+    assert process.rate(1) == LEAST / 2
     assert process.rate(2) is None
 
 
@@ -94,6 +94,19 @@ def test_who_uses_less_than_it_may_always_use_is_not_slowed_though_it_uses_most(
     process = Process()
     process.pass_time(3, LATE, of_1=int(LEAST / 2) - 10, of_2=int(LEAST / 2) - 30)
     assert (process.rate(1), process.rate(2)) == (None, None)
+
+
+def test_who_uses_about_what_it_may_always_use_is_not_slowed_below_it_though_the_process_stays_late() -> None:
+    process = Process()
+    waits = []
+    for _ in range(1500):
+        process.pass_time(STEP, LATE)
+        for load in Load:  # the first uses all that its paces leave it
+            for _ in range(4):
+                if process.shares.use(1, load).pace.ready_at(process.now) <= process.now:
+                    process.work(1, 2.0, load)
+        waits += [process.work(2, 1.2), process.work(2, 2.3, Load.DELIVERIES)]  # 60 and 115 a second, of 165
+    assert max(waits) < 0.5
 
 
 def test_deliveries_have_a_pace_of_their_own() -> None:
