@@ -6,10 +6,11 @@ So do large answers, such as pages of large tasks, before they are read.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from receiver.errors import Unavailable
 
@@ -34,8 +35,7 @@ def _memory_limit(file: Path) -> int | None:
         return None
 
 
-@dataclass(slots=True)
-class _Holder:
+class _Holder(Struct):
     """One request that holds bytes of a body; `owner` is whose they are, None if that does not matter."""
 
     owner: Hashable
@@ -138,8 +138,7 @@ class BodyBudget:
         self._serve_waiting()
 
 
-@dataclass(frozen=True, slots=True)
-class BodyBudgets:
+class BodyBudgets(Struct, frozen=True):
     """One budget for API requests, one for providers' webhooks and one for answers: none takes another's room."""
 
     api: BodyBudget

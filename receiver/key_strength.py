@@ -19,7 +19,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 LEAST_BITS = 60.0
 """What a key must be worth. Sixteen random hexadecimal digits have 64 bits; four common words have about 45."""
@@ -70,8 +71,7 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     kind: str
     length: int
     bits: float

@@ -9,8 +9,9 @@ cannot be stopped; its caller sees afterwards that the lease has ended, and coun
 """
 
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from receiver.clock import utc_now
 from receiver.context_values import Within
@@ -23,8 +24,7 @@ class LeaseEnded(Exception):
     """The lease under which a request was to be sent has ended; nothing was sent."""
 
 
-@dataclass(slots=True)
-class SendLease:
+class SendLease(Struct):
     """The lease under which requests are sent; `until` is by the service's clock."""
 
     until: datetime

@@ -13,8 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
+
+from msgspec import Struct
 
 from receiver.telemetry.log import get_logger
 from receiver.telemetry.metrics import loop_lag, loop_stalls
@@ -33,8 +34,7 @@ _MOST_STACKS = 100
 log = get_logger("loop_watchdog")
 
 
-@dataclass(frozen=True, slots=True)
-class Stall:
+class Stall(Struct, frozen=True):
     """The loop was held for `seconds`; of these its thread computed for `cpu_seconds`, the rest it waited.
 
     It waits for a disk, for other threads or, on a busy machine, for a processor. `stack` has the places where it was

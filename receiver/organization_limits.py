@@ -6,16 +6,17 @@ operator changes the defaults by `RINGBACK_ORGANIZATION_LIMITS`, and those of on
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from receiver.errors import LimitReached
 
 UNLIMITED = "unlimited"
 
 
-@dataclass(frozen=True, slots=True)
-class OrganizationLimits:
+class OrganizationLimits(Struct, frozen=True):
     """The limits of one organization; None is no limit. Each counts all processes together."""
 
     webhooks: int | None = 1_000
@@ -64,7 +65,7 @@ def default_limits(text: str) -> OrganizationLimits:
         raise ValueError(f"{error}, such as webhooks=500,streams=unlimited") from None
 
 
-LIMIT_NAMES = tuple(field.name for field in fields(OrganizationLimits))
+LIMIT_NAMES = OrganizationLimits.__struct_fields__
 _FRACTIONS = frozenset({"creates_per_second", "deliveries_per_second"})
 
 

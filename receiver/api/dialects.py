@@ -3,19 +3,18 @@
 This is the only place where errors are turned into HTTP responses.
 """
 
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
 
 import orjson
+from msgspec import Struct
 from starlette.responses import Response
 
 from receiver.clock import wall_now
 from receiver.errors import EventsLost, LimitReached, ProviderRefused, RingbackError
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What an endpoint returns, before a dialect turns it into a response.
 
     `object` names the kind of resource, for Pi's envelope; `message` is for PiAPI's.

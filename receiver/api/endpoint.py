@@ -5,11 +5,12 @@ A POST with an `Idempotency-Key` does its work once (`api.idempotency`).
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, TypeVar
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -57,8 +58,7 @@ _READS = ("GET", "HEAD")
 reads, and those that are passed on, as when their client is gone."""
 
 
-@dataclass(slots=True)
-class Call:
+class Call(Struct):
     """One authenticated request. `claim` is its claim of its idempotency key, if it has one."""
 
     request: Request
@@ -237,8 +237,7 @@ def endpoint(
     return RouteEndpoint(handler, dialect, scope, query, names, passes_on, only_reads, traced_as).serve
 
 
-@dataclass(frozen=True, slots=True)
-class RouteEndpoint:
+class RouteEndpoint(Struct, frozen=True):
     """What a route leads to; `endpoint` makes it, and the description of the API reads it."""
 
     handler: EndpointHandler

@@ -1,7 +1,6 @@
 """`GET /api/v1/events`: the events, in pages or as a live stream."""
 
-from dataclasses import replace
-
+from msgspec.structs import replace
 from starlette.types import ASGIApp
 
 from receiver.api.dialects import Reply

@@ -32,9 +32,9 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 
+from msgspec import Struct
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -77,8 +77,7 @@ Work = Callable[[Claim], Awaitable[ASGIApp]]
 """Does the work of a request, and returns its response; errors are responses already, but for `OutcomeUnknown`."""
 
 
-@dataclass(frozen=True, slots=True)
-class IdempotentRequest:
+class IdempotentRequest(Struct, frozen=True):
     """A request with a key. `scope` is a hash of organization, endpoint and key; `body` is a hash of the body."""
 
     scope: str

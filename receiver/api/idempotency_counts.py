@@ -8,7 +8,8 @@ count.
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from receiver.clock import utc_now
 from receiver.errors import OrganizationRateLimited, Unavailable
@@ -29,8 +30,7 @@ _SHARE = 20
 _RETRY_AFTER_SECONDS = 60
 
 
-@dataclass(slots=True)
-class _Count:
+class _Count(Struct):
     """`made` are those since the count ended; `due` is when they are counted again."""
 
     counted: int = 0

@@ -15,10 +15,11 @@ it: each sees in the row what another has noted.
 import asyncio
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
+
+from msgspec import Struct
 
 from models import Scope
 from receiver.clock import monotonic, utc_now
@@ -41,8 +42,7 @@ NO_KEY = 0
 _RANKS = {Scope.READ: 0, Scope.WRITE: 1, Scope.ADMIN: 2}
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Struct, frozen=True):
     """The organization and the key of a request; `rate_limit` is the key's own, in requests per second.
 
     `key_name` is the key's name with its first characters, for the audit log, and `key_uid` its id. A person whom a
@@ -64,8 +64,7 @@ class Principal:
             raise NotAllowed(f"the key has the scope {self.scope}; this call needs a key with the scope {scope}")
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct):
     principal: Principal
     valid_until: float
     used_at: float

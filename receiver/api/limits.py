@@ -8,7 +8,8 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from receiver.clock import wall_now
 from receiver.domain.limit_parts import Part, whole
@@ -23,8 +24,7 @@ _UNSHARED = 1 / 16
 _LONGEST_WINDOW = 60 * _SECOND
 
 
-@dataclass(frozen=True, slots=True)
-class KeyLimit:
+class KeyLimit(Struct, frozen=True):
     """`burst` requests at once, and one more every `interval` nanoseconds."""
 
     burst: int
@@ -40,8 +40,7 @@ class KeyLimit:
         return KeyLimit(max(1, int(self.burst * part)), round(self.interval / part))
 
 
-@dataclass(frozen=True, slots=True)
-class LimitStatus:
+class LimitStatus(Struct, frozen=True):
     """The state of a key's limit after a request.
 
     `limit` is the most requests at once, all processes together; `remaining` is how many may follow now in this

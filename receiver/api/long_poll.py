@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -39,8 +39,7 @@ class Caller(Protocol):
         """Take room for what a large answer is made of, until the server has the answer. Raises `Unavailable`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Later:
+class Later(Struct, frozen=True):
     """A reply that may take long, because a task or run is waited for, and what makes it."""
 
     reply: Callable[[Caller], Awaitable[Reply]]

@@ -1,8 +1,8 @@
 """Schemas of what operators send about organizations."""
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
+from msgspec.structs import asdict
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints, WithJsonSchema
 
 from receiver.api.schemas import ShortName

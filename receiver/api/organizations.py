@@ -1,8 +1,9 @@
 """`/api/v1/organizations`: for the operator (admin keys of `default`). `/api/v1/organization`: for every key."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
+
+from msgspec.structs import asdict
 
 from models import Scope
 from receiver.api.dialects import Reply

@@ -6,8 +6,9 @@ into somebody else's network otherwise.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
+
+from msgspec.structs import asdict
 
 from models import Scope
 from receiver.api.dialects import Reply

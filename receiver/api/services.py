@@ -1,6 +1,6 @@
 """What the endpoints may use: one object that `receiver.app` builds at start."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from receiver.api.auth import Authenticator
 from receiver.api.change_limit import ChangeLimit
@@ -30,8 +30,7 @@ from receiver.tracking.tracker import Tracker
 from receiver.tracking.wait import TaskWaits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
+class Services(Struct, frozen=True, kw_only=True):
     """The parts of the service that the endpoints use."""
 
     settings: Settings

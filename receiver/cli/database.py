@@ -1,9 +1,10 @@
 """`ringback database`: check, compact, size, partition, after-restore."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from receiver.cli.backup import loaded_settings, print_after_restore
 from receiver.cli.console import Json, echo, print_json, print_table, size_text, spinner
@@ -62,7 +63,7 @@ def size(as_json: Json = False) -> None:
     with spinner("measuring", as_json):
         found = run_async(size_of_database(settings))
     if as_json:
-        print_json(asdict(found))
+        print_json(to_builtins(found))
         return
     by_size = sorted(found.tables, key=lambda each: each.bytes or 0, reverse=True)
     print_table(

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import orjson
+from msgspec import Struct
 
 from receiver.cli.failure import Failure, ServiceUnreachable, Status
 from receiver.cli.service import answered, connection, reaching, read_answer
@@ -19,8 +19,7 @@ _FIRST_DELAY_SECONDS = 1.0
 _MAX_DELAY_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class StreamMessage:
+class StreamMessage(Struct, frozen=True):
     """One message of the stream. `id` is the last id that the stream sent; `data` is parsed from JSON."""
 
     id: str | None
@@ -28,15 +27,13 @@ class StreamMessage:
     data: Any
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOpened:
+class StreamOpened(Struct, frozen=True):
     """The stream is open; `again` is True if it was open before."""
 
     again: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StreamLost:
+class StreamLost(Struct, frozen=True):
     """The stream was lost; the next attempt to open it is in `delay` seconds."""
 
     reason: str

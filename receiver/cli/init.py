@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import Struct
 
 from receiver.cli.console import ask, echo
 from receiver.cli.failure import Failure, Status
@@ -16,8 +16,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=~*-]*")
 _DATABASE, _SECRET_KEY, _API_KEY = "RINGBACK_DATABASE_URL", "RINGBACK_SECRET_KEY", "RINGBACK_API_KEY"
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(Struct, frozen=True):
     """A setting that is asked for. An empty answer leaves it out."""
 
     name: str

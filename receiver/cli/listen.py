@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from receiver.cli.console import Json, echo, print_json_line
 from receiver.cli.failure import Failure, Status
@@ -21,8 +21,7 @@ _KEPT_BYTES = 4096
 _SHOWN_CHARACTERS = 120
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardResult:
+class ForwardResult(Struct, frozen=True):
     """The result of forwarding one event: the status of the local response, or the error if there is none."""
 
     status: int | None

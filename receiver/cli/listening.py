@@ -3,9 +3,10 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from receiver.cli.failure import Failure, Status
 from receiver.environment import take_passed_sockets
@@ -32,8 +33,7 @@ def listen(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
         raise Failure(Status.UNREACHABLE, error.message) from None
 
 
-@dataclass(frozen=True, slots=True)
-class PassedSockets:
+class PassedSockets(Struct, frozen=True):
     """The file descriptors of the sockets that systemd has passed, for the service and for metrics."""
 
     service: int | None = None
@@ -54,8 +54,7 @@ class PassedSockets:
         return cls(*(numbers[0] if numbers else None for numbers in (service, metrics)))
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceAddress:
+class ServiceAddress(Struct, frozen=True):
     """Where the service is to listen, as options say; None is not said."""
 
     host: str | None = None

@@ -7,10 +7,10 @@ they are polled.
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import httpx
+from msgspec import Struct
 
 from receiver.cli.console import watched
 from receiver.cli.failure import ServiceUnreachable, Status
@@ -97,8 +97,7 @@ def replay_end_status(replay: ApiObject) -> Status:
     return Status.TASK_FAILED if failed else Status.DONE
 
 
-@dataclass(frozen=True)
-class _Target:
+class _Target(Struct, frozen=True):
     """What to wait for."""
 
     path: str

@@ -5,12 +5,13 @@ for large answers, the actor of the audit log, the idempotency key. Only the key
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import orjson
+from msgspec import Struct, field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -41,8 +42,7 @@ class ApiRefusal(Exception):
         return str(self.error.get("message") or f"HTTP {self.status}")
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """A request to an endpoint of the API: `path` has the parameters of its path."""
 
     handler: EndpointHandler

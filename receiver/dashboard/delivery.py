@@ -1,11 +1,11 @@
 """The page of one delivery: its request, what each attempt was answered, what happens next, and sending it again."""
 
 import shlex
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
+from msgspec import Struct
 from starlette.responses import Response
 
 from models import DeliveryStatus
@@ -27,8 +27,7 @@ _COPIED_HEADERS = ("content-type", "webhook-id", "webhook-timestamp", "x-pi-even
 """The headers of a request that no secret is in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One attempt, and the seconds since what was before it: the delivery's creation, or the end of an attempt."""
 
     made: ShownObject

@@ -2,11 +2,11 @@
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from markupsafe import Markup, escape
+from msgspec import Struct
 
 from receiver.domain.output_files import is_url
 from receiver.printable import printable, printable_json
@@ -18,8 +18,7 @@ _MOST_ITEMS = 200
 _TOKEN = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")(?P<colon>\s*:)?|(?P<number>-?\d[\d.eE+-]*)|(?P<word>true|false|null)')
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """A document as a page shows it. `is_cut`: the page has a part of it only; `size` is that of all, in bytes."""
 
     markup: Markup

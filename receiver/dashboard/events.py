@@ -1,9 +1,9 @@
 """The page of events: the newest first, with every filter of the API, and what each is about."""
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from starlette.responses import Response
 
 from models import SYSTEM_EVENTS, EventType
@@ -33,8 +33,7 @@ _FOLLOWED = ("event_types", "model", "task_type", "task_id", "run_id")
 _SEVERE = frozenset({EventType.WEBHOOK_DISABLED, EventType.DELIVERY_DEAD, EventType.PROVIDER_UNAUTHORIZED})
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """What an event is about: a word for its kind, its id or name, the path of its page if it has one, and more."""
 
     word: str
@@ -43,8 +42,7 @@ class Subject:
     more: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(Struct, frozen=True):
     """An event as a row: `kind` is a state, which has a shape and a colour."""
 
     event: ShownObject

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from receiver.dashboard.times import duration, parse
 
@@ -26,8 +27,7 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ShownDetail:
+class ShownDetail(Struct, frozen=True):
     """A number, time or id of what something waits for. `at` is a time, `path` the page that an id leads to."""
 
     label: str
@@ -36,16 +36,14 @@ class ShownDetail:
     path: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ShownBlocker:
+class ShownBlocker(Struct, frozen=True):
     """What the next act waits for."""
 
     text: str
     details: tuple[ShownDetail, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ShownExplanation:
+class ShownExplanation(Struct, frozen=True):
     """Why something is in its state, and what happens next.
 
     `at` is the time of the next act, and `wait` says how far away that is. `again` is after how many seconds the

@@ -4,9 +4,10 @@ Places are shares of the width, in percent: SVG draws them so, and text keeps it
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
+
+from msgspec import Struct
 
 from models import STEP_TERMINAL, StepStatus
 from receiver.dashboard.run_graph import shortened
@@ -23,8 +24,7 @@ _SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 _LONGER = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 
 
-@dataclass(frozen=True, slots=True)
-class GanttTime:
+class GanttTime(Struct, frozen=True):
     """A length of time. `kind` is a state, or `wait`; `title` says it in words."""
 
     x: float
@@ -33,8 +33,7 @@ class GanttTime:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class StepLane:
+class StepLane(Struct, frozen=True):
     """The bars of one step. `words` say what they show."""
 
     step: ShownObject
@@ -57,16 +56,14 @@ class StepLane:
         return " · ".join([*parts, *([f"{self.tries} attempts"] if self.tries > 1 else [])])
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """A place of the axis with its label."""
 
     x: float
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class Gantt:
+class Gantt(Struct, frozen=True):
     """The picture. `is_open`: something goes on, so it ends now."""
 
     start: datetime
@@ -81,16 +78,14 @@ class Gantt:
         return (self.end - self.start).total_seconds()
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     begin: datetime
     end: datetime | None
     kind: str
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(Struct, frozen=True):
     """When a run began, and ended if it has."""
 
     created_at: str

@@ -1,10 +1,11 @@
 """The guides (`deploy/guides`), as pages and as Markdown. The package has a copy of them in the same place."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from receiver.dashboard.prose import GuidePlace, Rendered
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parents[2] / "deploy" / "guides"
 
 
-@dataclass(frozen=True, slots=True)
-class Guide:
+class Guide(Struct, frozen=True):
     """A guide: its name in URLs and in the repository, and what it is called and has, in few words."""
 
     name: str

@@ -1,15 +1,15 @@
 """The query of a list: its filters are in the URL, so that a page can be shared and the browser's back button works."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 Pairs = list[tuple[str, str]]
 _OF_ONE_PAGE = frozenset({"cursor"})
 """What a link to another filter leaves out: it belongs to the page that is shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListQuery:
+class ListQuery(Struct, frozen=True):
     """The names and values of a list's URL, and links to the same list with others. `url` makes a path a URL."""
 
     path: str

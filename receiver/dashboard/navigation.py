@@ -1,12 +1,11 @@
 """The pages of the navigation, in its order. A page that is added here is linked to from the others."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from models import Scope
 
 
-@dataclass(frozen=True, slots=True)
-class NavigationEntry:
+class NavigationEntry(Struct, frozen=True):
     """A page of the navigation: `g` and its letter lead there. Who has not the scope does not see it."""
 
     path: str

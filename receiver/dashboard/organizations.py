@@ -1,11 +1,11 @@
 """The pages of organizations: for the operator all of them, with limits to change; for others their own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
+from msgspec import Struct
 from starlette.responses import Response
 
 from receiver.api import organizations as api
@@ -32,8 +32,7 @@ _TITLES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ShownLimit:
+class ShownLimit(Struct, frozen=True):
     """A limit: `most` is what is in force (None: none), `given` what was set for the organization, as a form has it."""
 
     name: str

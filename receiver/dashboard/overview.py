@@ -1,10 +1,10 @@
 """The overview: how everything stands, and a range of time in numbers, from one answer of the statistics."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from msgspec import Struct
 from starlette.responses import Response
 
 from receiver.api import stats as api
@@ -31,8 +31,7 @@ _WAYS = {"webhook": "by webhook", "poll": "by poll", "other": "by Ringback or a 
 ShownStats = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class NumberLine:
+class NumberLine(Struct, frozen=True):
     """A number of the range, and its course: `most` is its greatest value in one step."""
 
     name: str
@@ -41,8 +40,7 @@ class NumberLine:
     most: int
 
 
-@dataclass(frozen=True, slots=True)
-class WayShare:
+class WayShare(Struct, frozen=True):
     """The share of a way in which tasks ended, and its place in the bar."""
 
     name: str

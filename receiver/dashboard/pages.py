@@ -1,8 +1,8 @@
 """What every page has in common: who sees it, the token of its forms, its errors and its cookies."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
+from msgspec import Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -55,8 +55,7 @@ async def refuse_page(request: Request, error: Exception) -> Response:
     return fault or _error(visit, status, _NO_PAGE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
+class _Page(Struct, frozen=True):
     show: PageFunction
     is_open: bool = False
     keeps_visitors: bool = True

@@ -1,7 +1,8 @@
 """Series of numbers, as SVG draws them. A picture stretches to the width of its place; its text stands beside it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 WIDTH = 600
 HEIGHT = 48
@@ -11,8 +12,7 @@ _GAP = 0.25
 """Of a column's width, between two columns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sparkline:
+class Sparkline(Struct, frozen=True):
     """A line and the area below it: the `d` of two paths, and the greatest value."""
 
     line: str
@@ -20,8 +20,7 @@ class Sparkline:
     greatest: float
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """A rectangle for one value."""
 
     x: float

@@ -6,7 +6,6 @@ name. Headings have anchors of their words, code can be copied.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -16,6 +15,7 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup, escape
+from msgspec import Struct, field
 
 from receiver.dashboard.documents import coloured
 
@@ -25,8 +25,7 @@ _GUIDE = re.compile(r"(?:(?:deploy/guides/)?(?P<file>[\w-]+)\.md|/docs/(?P<page>
 _WEB = ("https://", "http://")
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
+class Heading(Struct, frozen=True):
     """A heading with its anchor. `level` is 1 for the title."""
 
     level: int
@@ -34,8 +33,7 @@ class Heading:
     text: str
 
 
-@dataclass(slots=True)
-class Rendered:
+class Rendered(Struct):
     """A text as HTML, and its headings."""
 
     markup: Markup

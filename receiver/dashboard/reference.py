@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from html import unescape
 from typing import Any
 
 import orjson
 from markupsafe import Markup, escape
+from msgspec import Struct
+from msgspec.structs import replace
 
 from receiver.dashboard.documents import coloured
 from receiver.dashboard.prose import render_inline, render_markdown
@@ -22,8 +23,7 @@ _FOLDED = "<details"
 _METHODS = ("get", "post", "patch", "put", "delete")
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceEntry:
+class ReferenceEntry(Struct, frozen=True):
     """A part of the page that is found or not: an operation, a format, an error, an object. `text` is searched."""
 
     anchor: str
@@ -37,8 +37,7 @@ class ReferenceEntry:
         return self.title.partition(",")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceSection:
+class ReferenceSection(Struct, frozen=True):
     """Entries of one kind. `kind` is how they are shown: `parts`, or `rows` of a table."""
 
     anchor: str
@@ -48,8 +47,7 @@ class ReferenceSection:
     kind: str = "parts"
 
 
-@dataclass(frozen=True, slots=True)
-class ApiReference:
+class ApiReference(Struct, frozen=True):
     """All of the page: what is true of all operations, then the sections."""
 
     intro: Markup
@@ -64,8 +62,7 @@ class ApiReference:
         return ApiReference(self.intro, tuple(sections))
 
 
-@dataclass(frozen=True, slots=True)
-class ShownAnswer:
+class ShownAnswer(Struct, frozen=True):
     """An answer: its status, what it is, and of an error the codes."""
 
     status: str

@@ -1,11 +1,11 @@
 """The schemas of the description as tables of fields: what a field is called, has, may be, and means."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from markupsafe import Markup, escape
+from msgspec import Struct, field
 
 from receiver.dashboard.prose import render_inline
 
@@ -37,8 +37,7 @@ _BOUNDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ShownField:
+class ShownField(Struct, frozen=True):
     """A field: `bounds` are what its value must fulfil besides its type, `fields` those of the object that it has."""
 
     name: str

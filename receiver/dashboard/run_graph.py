@@ -5,9 +5,10 @@ of its own in each level between, so that it crosses no step. The levels are row
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
+
+from msgspec import Struct
 
 from receiver.domain.run_levels import edges, levels
 
@@ -32,8 +33,7 @@ _Item = tuple[str, int]
 """What stands in a level: a step, or the lines that pass it on their way from that step; and the level's number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """A step with its place: the left upper corner of its box."""
 
     step: Mapping[str, Any]
@@ -42,8 +42,7 @@ class Node:
     y: float
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(Struct, frozen=True):
     """A line between two steps: the `d` of its path and of its head; `kind` is the state of the step that it leaves."""
 
     line: str
@@ -52,8 +51,7 @@ class Edge:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class GraphPicture:
+class GraphPicture(Struct, frozen=True):
     """The picture. `is_wide`: it is too wide to be shown smaller, so that a reader has to move it sideways."""
 
     width: float
@@ -85,8 +83,7 @@ def shortened(text: str, most: int = LONGEST_LABEL) -> str:
     return f"{text[: most - 1 - end]}…{text[-end:]}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
+class _Sizes(Struct, frozen=True):
     """How large things are along the levels (`across`), and from one level to the next (`deep`)."""
 
     across: float

@@ -1,8 +1,8 @@
 """Acting on the tasks that were selected in the list: each by itself, and what was refused is told, with its reason."""
 
 import asyncio
-from dataclasses import dataclass
 
+from msgspec import Struct
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -26,8 +26,7 @@ _ACTS: dict[str, tuple[EndpointHandler, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SelectedTask:
+class SelectedTask(Struct, frozen=True):
     """What became of a selected task: why it was refused, or an empty text, and its state afterwards if it was not."""
 
     task_id: str

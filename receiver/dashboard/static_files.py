@@ -1,10 +1,10 @@
 """Styles, scripts and pictures. Their URLs have a hash of all of them, so that browsers keep them for good."""
 
 import hashlib
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from msgspec import Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,8 +15,7 @@ _KEPT = "public, max-age=31536000, immutable"
 _HASH_DIGITS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(Struct, frozen=True):
     content: bytes
     media_type: str
 

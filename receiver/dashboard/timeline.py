@@ -1,9 +1,10 @@
 """What happened to a task, and the waits between, as lanes of a picture and as a list. Pure: times are arguments."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
 
 from models import EventType
 from receiver.dashboard.times import parse
@@ -20,8 +21,7 @@ _Happening = tuple[str, str, str, list[str], str | None]
 """Time, kind, title, notes and path of a step."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(Struct, frozen=True):
     """A length of time in a lane, in units: `kind` is a state, which has a colour; `title` says it in words."""
 
     x: float
@@ -31,8 +31,7 @@ class Bar:
     is_minor: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(Struct, frozen=True):
     """A row of the picture, with marks for what happened at one moment."""
 
     label: str
@@ -41,8 +40,7 @@ class Lane:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineStep:
+class TimelineStep(Struct, frozen=True):
     """Something that happened, for the list: `wait` is how many seconds after what happened before it.
 
     `kind` is a state, `path` the page of what it was.
@@ -56,8 +54,7 @@ class TimelineStep:
     path: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(Struct, frozen=True):
     """The picture and the list. `is_open`: the task has not ended, so the picture ends now."""
 
     start: datetime
@@ -95,8 +92,7 @@ def history(events: Sequence[ShownObject]) -> list[TimelineStep]:
     return _in_order([_event_of_run(event) for event in events])
 
 
-@dataclass(frozen=True, slots=True)
-class _Scale:
+class _Scale(Struct, frozen=True):
     start: datetime
     end: datetime
 

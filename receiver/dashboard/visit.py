@@ -1,12 +1,12 @@
 """One request of a person who is signed in, as the functions of pages use it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
+from msgspec import Struct, field
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp
@@ -36,8 +36,7 @@ NO_ITEMS: Mapping[str, Any] = {"data": [], "has_more": False, "next_cursor": Non
 _RANKS = (Scope.READ, Scope.WRITE, Scope.ADMIN)
 
 
-@dataclass(slots=True)
-class Visit:
+class Visit(Struct):
     """One request: whose it is, what it asks of the API, and the page that answers it.
 
     `form` has the fields of a POST whose token was found right.

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+from msgspec import Struct
 
 from receiver.dashboard.pictures import HEIGHT, Column, Sparkline, columns, sparkline
 from receiver.dashboard.times import duration, parse
@@ -27,8 +28,7 @@ Numbers = Mapping[str, Any]
 Drawn = tuple[str, list[Column], list[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookPictures:
+class WebhookPictures(Struct, frozen=True):
     """What was sent, as columns; the success rate, as a line; percentiles, as lengths of 100. `step` is a column's."""
 
     step: str

@@ -13,11 +13,12 @@ The file is TOML with one table for each action; only `model` and `task_type` ar
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Annotated, Any
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 from receiver.domain.graph import Fault, Issue, StepSpec, issue_of
@@ -38,8 +39,7 @@ class UnknownAction(BadRequest):
     """No action has this name; `message` suggests the most similar ones."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
+class Action(Struct, frozen=True, kw_only=True):
     """What a step does. `result` maps names to paths in the output; when it is empty, the output is the result."""
 
     name: str
@@ -52,8 +52,7 @@ class Action:
     result: Mapping[str, Path] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Actions:
+class Actions(Struct, frozen=True):
     """The actions of the file, by name. `provider` is the provider of actions of the form `<model>:<task_type>`."""
 
     provider: str

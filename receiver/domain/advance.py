@@ -10,7 +10,9 @@ start, and a run that had failed goes on. `retry` does the same at a client's re
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from models import RUN_TERMINAL, STEP_TERMINAL, EventType, RunStatus, StepStatus, TaskStatus
 from receiver.domain.graph import Graph, OnFailure
@@ -42,8 +44,7 @@ Statuses = Mapping[str, str]
 """The status of each step, by its id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Advance:
+class Advance(Struct, frozen=True):
     """What to write and to do. Step ids are in the order of the request.
 
     `status` is the status of the run, and `event` the event of its end.

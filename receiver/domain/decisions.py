@@ -1,9 +1,10 @@
 """What a decision about a task is, and the parts that several kinds of decisions are made of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from models import EventType, ReceiptReason, Submission, TaskStatus
 from receiver.domain.schedules import PollSchedule
@@ -23,8 +24,7 @@ changes again, so readers take them from the row, and a large output is stored o
 without its final result has them, for the result may still come."""
 
 
-@dataclass(slots=True)
-class Decision:
+class Decision(Struct):
     """What to write for an update.
 
     `changes` are columns of the task's row, by name. `event` is the event to append, with `snapshot` as its data.

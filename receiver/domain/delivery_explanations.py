@@ -1,8 +1,9 @@
 """Why a delivery is in its state, and what happens to it next. Pure functions of its row and of a few facts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from models import DeliveryStatus, DisabledReason
 from receiver.domain.explanations import Act, Blocker, Explanation, NextAct
@@ -14,8 +15,7 @@ _DISABLED_BY = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFacts:
+class DeliveryFacts(Struct, frozen=True, kw_only=True):
     """What an explanation of a delivery needs besides its row.
 
     `delays` are the seconds before each attempt. `queued_before` counts the deliveries of the same webhook that are due

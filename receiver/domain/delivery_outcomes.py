@@ -1,8 +1,9 @@
 """What the response to a delivery attempt means (`receiver/api/CONTRACTS.md`, "Standard Webhooks")."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from models import DeliveryStatus
 from receiver.domain.schedules import delivery_delay
@@ -15,8 +16,7 @@ DISABLED_AFTER = timedelta(days=5)
 """An endpoint whose every attempt has failed for this long is disabled."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryOutcome:
+class DeliveryOutcome(Struct, frozen=True):
     """What an attempt changes: the status of the delivery, and what its endpoint asks for.
 
     `delay` is the number of seconds until the next attempt, None when the delivery is settled. `slow_down` means that

@@ -13,9 +13,10 @@ however many deliveries wait for it.
 
 import math
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from receiver.domain.shared_pool import HostShare
 
@@ -32,8 +33,7 @@ _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What a subscription allows: concurrent attempts, and attempts started per second (None: no limit)."""
 
     in_flight: int = DEFAULT_IN_FLIGHT

@@ -14,10 +14,11 @@ import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from receiver.domain.endpoint_queue import EndpointQueue, Limits, Standing
 from receiver.domain.load_shares import Load, LoadShares
@@ -30,8 +31,7 @@ _MOST_CLAIMED = 100
 """An organization with less room in memory than this has none for claims: a claim of a few costs as much as of many."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What an organization has in flight, what waits in memory, and how many attempts it has begun so far."""
 
     in_flight: int = 0

@@ -1,10 +1,11 @@
 """What an explanation of a task, run or delivery is: why its state, what happens next and when, what that waits for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct, field
 
 from receiver.domain.representations import iso
 
@@ -36,8 +37,7 @@ class Act(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class NextAct:
+class NextAct(Struct, frozen=True):
     """What happens next; `at` is None if that has no time of its own: then something blocks it, or nothing follows."""
 
     act: Act
@@ -45,8 +45,7 @@ class NextAct:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Blocker:
+class Blocker(Struct, frozen=True):
     """What the next act waits for; `details` are its numbers, times and ids."""
 
     code: str
@@ -54,8 +53,7 @@ class Blocker:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(Struct, frozen=True, kw_only=True):
     """Why something is in its state. `may` are what its client may do with it, `facts` what this follows from."""
 
     status: str

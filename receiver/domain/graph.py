@@ -3,12 +3,14 @@
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from graphlib import TopologicalSorter
 from itertools import chain, islice
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from receiver.domain.references import LONGEST_ID, STEP_ID, InvalidReference, parse_reference
 from receiver.errors import BadRequest
@@ -49,8 +51,7 @@ _REQUEST_FAULTS = frozenset({Fault.INVALID_STEP_COUNT, Fault.INVALID_STEP_ID, Fa
 """The faults of the request rather than of the graph. A request with only these has the code of an invalid body."""
 
 
-@dataclass(frozen=True, slots=True)
-class Issue:
+class Issue(Struct, frozen=True):
     """One fault: its code, a message for a person, the id of the step (None: all steps), and the request's field."""
 
     code: Fault
@@ -73,8 +74,7 @@ class InvalidGraph(BadRequest):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepSpec:
+class StepSpec(Struct, frozen=True, kw_only=True):
     """A step as requested. `input_map` maps names of the input to references (`receiver.domain.references`)."""
 
     id: str
@@ -89,8 +89,7 @@ class StepSpec:
     """The provider that makes it, None for the one of its action."""
 
 
-@dataclass(frozen=True)
-class Graph:
+class Graph(Struct, frozen=True, dict=True):
     """The steps in the order of the request, and their dependencies. `check_graph` makes one of unchecked steps."""
 
     steps: tuple[StepSpec, ...]

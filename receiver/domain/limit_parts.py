@@ -12,8 +12,9 @@ and the first exchange may come before theirs. Without an exchange for `_KNOWN_S
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 MOST_OF_A_KIND = 500
 """How many limits of a kind (their names begin alike, up to a colon) are exchanged at once. While this number is busy,
@@ -33,16 +34,14 @@ class Part(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class OthersUse:
+class OthersUse(Struct, frozen=True):
     """What the other processes want of one limit together, and how many of them want any."""
 
     wanted: float = 0.0
     processes: int = 0
 
 
-@dataclass(slots=True)
-class _Use:
+class _Use(Struct):
     """This process's use of one limit. `exchanges` is how many have told what the `others` want."""
 
     wanted: float

@@ -18,11 +18,11 @@ the order of time, and only where that leaves no doubt:
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 SKEW_SECONDS = 60.0
 """How far the provider's clock may be from ours."""
@@ -30,8 +30,7 @@ WIDE_SKEW_SECONDS = 75 * 60.0
 """The same before a create is given up: by an hour for a wrong time zone, and some minutes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LostCreate:
+class LostCreate(Struct, frozen=True, kw_only=True):
     """A create call without an answer. `request` is the digest of its request, `submitted_at` when the call began.
 
     `is_pending` says that its call is still under way, or that another process acts on it.
@@ -46,8 +45,7 @@ class LostCreate:
     is_pending: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedEntry:
+class ListedEntry(Struct, frozen=True, kw_only=True):
     """A task in the provider's list; `created_at` is None if the provider does not say it."""
 
     provider_task_id: str

@@ -6,15 +6,15 @@ names (`mj`, `midjourney`). Source: `receiver/providers/piapi/CONTRACT.md`, "Fam
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 ALL_MODELS = "all"
 """The name that stands for every family."""
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(Struct, frozen=True):
     """One family. `name` is the one by which PiAPI's history filters, if `in_history`; else it is ours.
 
     `active_name` is its key among the active tasks. `models` are beginnings of its models' names, in lower case and

@@ -5,16 +5,16 @@ Source: `receiver/providers/piapi/CONTRACT.md`, "Output, by model family" and "T
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
+
+from msgspec import Struct
 
 IMAGE, VIDEO, AUDIO, MODEL, TEXT, OTHER = "image", "video", "audio", "model", "text", "other"
 """The kinds of files. A `model` is a 3D file."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutputField:
+class OutputField(Struct, frozen=True):
     """A field in which a model has files: URLs, objects with a URL, or lists of these.
 
     In `path`, `[]` stands for every item of a list, `{}` for every value of an object or list. `kind` is None if the

@@ -8,13 +8,14 @@ first. Each URL is listed once. The work is bounded, whatever the output is, and
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from receiver.domain.output_fields import (
     AUDIO,
@@ -60,8 +61,7 @@ for _place, _field in enumerate(OUTPUT_FIELDS):
     _TABLE.setdefault(_steps[0][0], []).append((_steps, _field, _place))
 
 
-@dataclass(slots=True)
-class OutputFile:
+class OutputFile(Struct):
     """One file of an output. `name` is the path of its field, as in an input map: `works[0].cover.resource`.
 
     `content_type` is the text beside the URL that names its type, None if there is none. `is_result` is false for what

@@ -4,11 +4,11 @@ Source: `receiver/api/CONTRACTS.md`, "Replicate". Arguments are rows.
 """
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from models import EventType, TaskStatus
 from receiver.domain.outputs import own_output, result_urls
@@ -38,8 +38,7 @@ _PROVIDER = re.compile(r"([A-Za-z0-9_-]+):(.*)", re.DOTALL)
 _VERSION = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class NamedModel:
+class NamedModel(Struct, frozen=True):
     """What the text of a model names; `task_type` is None if it names none."""
 
     provider: str
@@ -47,8 +46,7 @@ class NamedModel:
     task_type: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
+class Addresses(Struct, frozen=True):
     """Where the service is reached, without a slash at the end; `has_pages` says whether it shows tasks as pages."""
 
     base: str

@@ -7,10 +7,10 @@ which a negative one counts from the end: `image_urls[0]`, `works[-1]."cover-url
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from receiver.errors import BadRequest, RingbackError
 
@@ -44,8 +44,7 @@ class UnresolvedReference(RingbackError):
     code = "reference_leads_nowhere"
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """A parsed reference. `step_id` is None for a reference to the run's metadata."""
 
     text: str

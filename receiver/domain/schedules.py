@@ -4,8 +4,9 @@ All are in seconds. `jitter` is a random number in [0, 1) that the caller draws.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 _POLL_GROWTH = 1.5
 _LONGEST_RETRY = 3600.0
@@ -20,8 +21,7 @@ _UNANSWERED_LOOKS = (15.0, 900.0)
 _MONTH = 30 * 86400.0
 
 
-@dataclass(frozen=True, slots=True)
-class PollSchedule:
+class PollSchedule(Struct, frozen=True):
     """When to poll a task. All in seconds.
 
     `first` is the delay of the first poll after an update, `longest` the longest delay between two polls, `timeout` the

@@ -2,11 +2,12 @@
 
 import hmac
 import secrets
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from itsdangerous import BadSignature
+from msgspec import Struct
+from msgspec.structs import replace
 
 from receiver.domain.keyring import KeyRing
 
@@ -20,8 +21,7 @@ LINK_LIFE = timedelta(seconds=60)
 _NONCE_BYTES = 18
 
 
-@dataclass(frozen=True, slots=True)
-class DashboardSession:
+class DashboardSession(Struct, frozen=True):
     """Who is signed in, as the cookie has it: by the id of an API key, or as a person whom a proxy names.
 
     One of neither is a visitor's, who is to sign in. `nonce` is what the tokens of the session's forms are made of.
@@ -47,8 +47,7 @@ class DashboardSession:
         return replace(self, seen_at=now) if now - self.seen_at > RENEWED_AFTER else self
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """A one-time link: whose key it stands for, what tells it from others, and from when on it is refused."""
 
     key_uid: str

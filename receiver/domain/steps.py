@@ -4,11 +4,11 @@ The action is stored too, so that a change of the actions file does not change t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from receiver.domain.actions import Action
 from receiver.domain.graph import Graph, OnFailure, StepSpec
@@ -18,8 +18,8 @@ _LONGEST_REMEMBERED = 16 * 1024
 """Characters of the documents of one run."""
 
 # Not `asdict`, which copies what the input has, whatever its size.
-_STEP_FIELDS = tuple(each.name for each in fields(StepSpec) if each.name != "provider")
-_ACTION_FIELDS = tuple(each.name for each in fields(Action))
+_STEP_FIELDS = tuple(name for name in StepSpec.__struct_fields__ if name != "provider")
+_ACTION_FIELDS = Action.__struct_fields__
 
 
 def document_of(step: StepSpec, action: Action) -> dict[str, Any]:
@@ -48,8 +48,7 @@ def action_of(document: Mapping[str, Any]) -> Action:
     return Action(**{**stored, "result": {name: tuple(path) for name, path in stored["result"].items()}})
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(Struct, frozen=True):
     """What the documents of a run's steps say, in the order of the steps. It never changes, and nothing in it may be
     changed: several runs may have the same one."""
 

@@ -4,8 +4,9 @@ They say what `receiver.tracking` would do. Of a task that a process acts on at 
 out) the next act is under way, so its time is now, or it waits for its turn at the provider.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from models import TERMINAL, Submission, TaskStatus
 from receiver.domain.create_calls import failed_status, searched_until
@@ -20,8 +21,7 @@ _NOT_PAUSED = 1.0
 """While a provider's pause has at most this many seconds left, its tasks are acted on: their calls wait for its end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFacts:
+class TaskFacts(Struct, frozen=True, kw_only=True):
     """What an explanation of a task needs besides its row.
 
     `unknown_seconds` and `failed_seconds` are how long a lost create call is searched for, `missing_polls` how many

@@ -1,9 +1,10 @@
 """What a provider reports about a task, in Ringback's own form, whether by a webhook, a poll or a create call."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from models import TaskStatus
 
@@ -17,8 +18,7 @@ class Source(StrEnum):
     """It is the outcome of the create call."""
 
 
-@dataclass(slots=True, kw_only=True)
-class ProviderUpdate:
+class ProviderUpdate(Struct, kw_only=True):
     """One report about a task. Treat it as immutable. It holds no secret: the adapter removes an echoed one on parsing.
 
     `status` is None for a status word that Ringback does not know; `word` is that word. It never counts as terminal.

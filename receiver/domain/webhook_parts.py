@@ -1,13 +1,12 @@
 """What one process may use of the limits that a client has set on a webhook, where several processes send to it."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from receiver.domain.endpoint_queue import DEFAULT_IN_FLIGHT, Limits
 from receiver.domain.limit_parts import Part
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookLimits:
+class WebhookLimits(Struct, frozen=True):
     """The limits of one webhook, all processes together; None is no limit.
 
     Without `in_flight` each process has `DEFAULT_IN_FLIGHT`, which protects the process and not the endpoint.

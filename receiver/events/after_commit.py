@@ -4,9 +4,10 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from receiver.events.pending_fan_outs import PendingFanOuts
 from receiver.events.wakeable import LEAVER, STEP_SECONDS, TimeOuts, Wakeable
@@ -43,8 +44,7 @@ class Publisher(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class AfterCommit:
+class AfterCommit(Struct, frozen=True):
     """What to notify after a commit: long polls, the dispatcher, the worker for due tasks, and the stream's feed."""
 
     waiting: "Waiting"

@@ -8,10 +8,11 @@ order, and one process at a time takes them, so that deliveries of one task to o
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from enum import Enum
 from itertools import takewhile
+
+from msgspec.structs import replace
 
 from receiver.clock import utc_now
 from receiver.events.after_commit import AfterCommit

@@ -4,7 +4,7 @@ Such a webhook may come before the create call is answered: then no task has the
 a 200 only when what it told is on disk, or when it is about no task of ours.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from receiver.clock import utc_now
 from receiver.domain.updates import ProviderUpdate, Source

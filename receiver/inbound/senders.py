@@ -1,9 +1,9 @@
 """Whose an inbound webhook is: the account at the provider that it came from, with the adapter that can read it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from msgspec import Struct
 from starlette.types import Scope
 
 from receiver.domain.ids import is_id
@@ -15,8 +15,7 @@ from receiver.storage.tasks import account_of
 from receiver.tracking.update_batch import DEFAULT_ORGANIZATION_ID
 
 
-@dataclass(frozen=True, slots=True)
-class InboundSender:
+class InboundSender(Struct, frozen=True):
     """Whose webhook it is: the adapter of the account, and the row keys of that account and its organization.
 
     `account_id` is None for the account of the environment, whose organization is the first one.

@@ -10,9 +10,10 @@ import asyncio
 import socket
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from receiver.context_values import Within
 from receiver.lookups.names import ResolvedName
@@ -53,8 +54,7 @@ class AddressQueries(Protocol):
         """Close the sockets."""
 
 
-@dataclass(slots=True)
-class _Failure:
+class _Failure(Struct):
     """Why a name was not resolved; it is not looked up again before `until`, which is `pause` seconds later."""
 
     reason: str
@@ -62,16 +62,14 @@ class _Failure:
     pause: float
 
 
-@dataclass(slots=True)
-class _Share:
+class _Share(Struct):
     """The places of one organization, and how many look-ups have one or wait for one."""
 
     places: asyncio.Semaphore
     users: int = 0
 
 
-@dataclass(slots=True)
-class _Outcome:
+class _Outcome(Struct):
     """What a look-up found, or the reason why it found nothing."""
 
     found: NameAddresses = field(default_factory=list)

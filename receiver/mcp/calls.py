@@ -6,13 +6,13 @@ Each POST has an `Idempotency-Key`, so that what was sent twice is done once.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
 import orjson
+from msgspec import Struct
 
 from receiver.large_bodies import read_by_size
 from receiver.mcp.service_api import ApiAnswer, ApiQuery, ApiRequest, NotReached, ServiceApi
@@ -42,8 +42,7 @@ class ToolFailure(Exception):
         self.may_be_done = may_be_done
 
 
-@dataclass(frozen=True, slots=True)
-class ApiData:
+class ApiData(Struct, frozen=True):
     """The `data` of an answer, cut to what a model can read, and how many bytes it had."""
 
     data: Any

@@ -1,10 +1,10 @@
 """Resources: a task, its events and a run, as JSON; larger ones than a tool returns."""
 
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 import orjson
+from msgspec import Struct
 
 from receiver.mcp.calls import ApiCalls, one
 from receiver.mcp.shortening import MOST_RESOURCE_BYTES
@@ -16,8 +16,7 @@ _EVENTS = 100
 _URI = re.compile(r"ringback://(?:(tasks)/([^/?#]+)(/events)?|(runs)/([^/?#]+))")
 
 
-@dataclass(frozen=True, slots=True)
-class UriTemplate:
+class UriTemplate(Struct, frozen=True):
     """A form of URIs."""
 
     uri: str

@@ -1,8 +1,9 @@
 """What the tools need of the service: its HTTP API, wherever it runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 INSTALL = "pip install 'ringback[mcp]'"
 """What to do where the package `mcp` is missing."""
@@ -12,8 +13,7 @@ READ = "read"
 ApiQuery = Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class ApiRequest:
+class ApiRequest(Struct, frozen=True):
     """One request to the API. `path` is percent-encoded; `headers` are in addition to those of the key."""
 
     method: str
@@ -23,8 +23,7 @@ class ApiRequest:
     headers: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ApiAnswer:
+class ApiAnswer(Struct, frozen=True):
     """One answer. The names of its headers are in lower case."""
 
     status: int

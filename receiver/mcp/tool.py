@@ -1,9 +1,9 @@
 """What a tool is, before it is put into the words of the protocol (`server.py`)."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
 
 from receiver.mcp.calls import ApiCalls
@@ -21,16 +21,14 @@ ReportProgress = Callable[[float, float | None, str], Awaitable[None]]
 """Sends a progress notification if the client asked for them: how far a call is, of how much, and in words."""
 
 
-@dataclass(frozen=True, slots=True)
-class ToolResult:
+class ToolResult(Struct, frozen=True):
     """What a tool returns; `links` are the resources where the whole is, of which `data` is a part."""
 
     data: dict[str, Any]
     links: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
+class Tool(Struct, frozen=True, kw_only=True):
     """One tool."""
 
     name: str

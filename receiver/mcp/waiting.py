@@ -1,8 +1,9 @@
 """Waiting for a task or a run to end, with progress notifications, through a restart of the service."""
 
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
+
+from msgspec import Struct
 
 from receiver.mcp.calls import ApiCalls, ApiData, ToolFailure
 from receiver.mcp.tool import ReportProgress
@@ -13,8 +14,7 @@ _STEP_SECONDS = 10
 ENDS = frozenset({"completed", "failed", "cancelled"})
 
 
-@dataclass(frozen=True, slots=True)
-class WaitResult:
+class WaitResult(Struct, frozen=True):
     """What was found when the wait was over; `has_ended` is False if its time was."""
 
     found: ApiData

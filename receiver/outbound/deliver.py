@@ -3,9 +3,10 @@
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
 
 from models import DeliveryStatus, SubscriptionKind
 from receiver.body_budget import BodyBudget
@@ -34,8 +35,7 @@ _HELD_TIMES = 3
 log = get_logger("outbound.deliver")
 
 
-@dataclass(slots=True, kw_only=True)
-class PreparedDelivery:
+class PreparedDelivery(Struct, kw_only=True):
     """A delivery ready to be sent: everything but the time of the attempt.
 
     Where no `message` could be built, it is the reason: every attempt fails with it, and no other delivery waits. It is
@@ -58,8 +58,7 @@ class PreparedDelivery:
     trace_context: str | None = None
 
 
-@dataclass(slots=True)
-class Attempted:
+class Attempted(Struct):
     """The outcome of an attempt, and what it means for the rate at which the endpoint is sent to.
 
     `slow_down`: the endpoint fails or asks for fewer requests; `gone`: it answered 410; `retry_after` is in seconds.

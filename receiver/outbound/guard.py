@@ -16,11 +16,11 @@ import asyncio
 import re
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from msgspec import Struct
 from yarl import URL
 
 from receiver.errors import BadRequest, SettingsError
@@ -94,8 +94,7 @@ _FORBIDDEN = _networks(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(Struct, frozen=True):
     """A parsed URL; `host` as it is connected to, `address` if the host is a literal address."""
 
     scheme: str

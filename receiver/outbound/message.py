@@ -1,12 +1,12 @@
 """The message of a delivery: the body in the subscription's format, and the headers of an attempt, signed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from models import DeliveryFormat, SubscriptionKind
 from receiver.domain.keyring import KeyRing, MasterKeyMissing
@@ -35,8 +35,7 @@ _JSON = "application/json"
 _CLOUDEVENT = "application/cloudevents+json"
 
 
-@dataclass(slots=True, kw_only=True)
-class Message:
+class Message(Struct, kw_only=True):
     """An event in the form in which one subscriber gets it: all that is the same for every attempt.
 
     `secrets` are those that sign now, the newest first; `own_headers` are those that the user added to the webhook.

@@ -5,10 +5,11 @@ import os
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Self
+
+from msgspec import Struct
 
 from receiver.clock import wall_now
 from receiver.domain.delivery_outcomes import LONGEST_RETRY_AFTER
@@ -41,8 +42,7 @@ _IDLE_SECONDS = 4.0
 _USER_AGENT = f"Ringback/{version('ringback')}"
 
 
-@dataclass(slots=True, kw_only=True)
-class SendResult:
+class SendResult(Struct, kw_only=True):
     """The result of one attempt.
 
     `status` is None if no response arrived; `error` is for a person, and None if a status other than a redirect's
@@ -62,8 +62,7 @@ class SendResult:
         return self.error is None and self.status is not None and 200 <= self.status < 300
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(Struct, frozen=True):
     """A URL, read: where it is connected to, and the beginning of every request to it."""
 
     scheme: str

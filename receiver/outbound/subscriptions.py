@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
 import orjson
+from msgspec import Struct
 
 from models import DeliveryFormat, EventType, SignatureScheme, SubscriptionKind
 from receiver.clock import utc_now
@@ -66,8 +66,7 @@ _CHECK_HOLDS_SECONDS = 60.0
 _MOST_CHECKED = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class SavedSubscription:
+class SavedSubscription(Struct, frozen=True):
     """A subscription as it is stored; `secret` is one that Ringback made, to be returned now and never again."""
 
     row: Columns

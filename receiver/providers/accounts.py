@@ -1,14 +1,14 @@
 """An account at a provider: where its API is, with which credentials, and how often it may be called."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 DEFAULT_ACCOUNT = "default"
 """The name of the account that the environment describes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderAccount:
+class ProviderAccount(Struct, frozen=True, kw_only=True):
     """An account at a provider. `credentials` are by the names that the API gives them.
 
     `base_url` is that of the API if it is None. `calls_per_second` bounds the calls of all processes together (None: as
@@ -18,9 +18,13 @@ class ProviderAccount:
 
     provider: str
     name: str = DEFAULT_ACCOUNT
-    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credentials: Mapping[str, str] = field(default_factory=dict)
     base_url: str | None = None
     calls_per_second: float | None = None
     concurrency: int | None = None
     uid: str = ""
     organization_id: int | None = None
+
+    def __repr__(self) -> str:
+        """Return which account this is, without its credentials."""
+        return f"ProviderAccount(provider={self.provider!r}, name={self.name!r}, uid={self.uid!r})"

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from secrets import token_hex
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
+from msgspec.structs import replace
 
 from models import TERMINAL, TaskStatus
 from receiver.clock import wall_now

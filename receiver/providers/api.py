@@ -21,10 +21,11 @@ Which method reads what, in the life of a task:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers.base import NewTask, ProviderTask
@@ -39,8 +40,7 @@ Credentials = Mapping[str, str]
 """An account's credentials, by the names that the API gives them."""
 
 
-@dataclass(frozen=True, slots=True)
-class FormPart:
+class FormPart(Struct, frozen=True):
     """A part of a form: a text, or a file if it has a `file_name`."""
 
     name: str
@@ -49,8 +49,7 @@ class FormPart:
     content_type: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """A request to a provider. `url` is a path below the account's base URL, or a whole URL on one of its hosts.
 
     `body` is sent as JSON, None for a request without one; `parts` are sent as `multipart/form-data` instead. A success
@@ -66,16 +65,14 @@ class Request:
     file_types: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ListPage:
+class ListPage(Struct, frozen=True):
     """A page of a provider's list: its tasks, newest first, and the request for the next page, None after the last."""
 
     tasks: list[dict[str, Any]]
     following: Request | None
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """Which tasks to list: those of a model that were made from `since` to `until`, None for until now."""
 
     model: str

@@ -58,6 +58,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
+from msgspec import Struct
+
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate
 from receiver.providers.capabilities import Capabilities
@@ -68,15 +70,13 @@ PROVIDER_UNAUTHORIZED = "provider_unauthorized"
 """The `code` of a refusal of Ringback's own key: nothing that the client sent is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """The provider made the task and confirmed it."""
 
     update: ProviderUpdate
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """The provider refused for good (a 4xx). `status` and `body` are its own, to be passed on to the client.
 
     `code` is Ringback's own word for the reason, None where the provider's status is the code. `detail` is what the
@@ -118,8 +118,7 @@ class NotMade(_Told):
     seen: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class FailedAttempt:
+class FailedAttempt(Struct, frozen=True):
     """The call failed and certainly made nothing, and sending it again soon would not help: this attempt failed."""
 
     status: int
@@ -143,8 +142,7 @@ class UnknownOutcome(_Told):
 SubmitOutcome = Accepted | Refused | NotMade | FailedAttempt | UnknownOutcome
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The provider knows the task."""
 
     update: ProviderUpdate
@@ -174,8 +172,7 @@ class NoAnswer(_Told):
 FetchOutcome = Found | Missing | NoAnswer
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True):
     """A part of the provider's own list of tasks, raw but without secrets, newest first, each once.
 
     `is_complete` says whether every task of the time that was asked about was in what the provider listed: only then
@@ -186,15 +183,13 @@ class History:
     is_complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True):
     """The provider cancelled the task."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
+class CancelRequested(Struct, frozen=True):
     """The provider has taken note of the wish: whether the task is cancelled shows when it ends."""
 
     message: str
@@ -214,8 +209,7 @@ class CallPurpose(StrEnum):
     FORWARD = "forward"
 
 
-@dataclass(frozen=True, slots=True)
-class CallerKey:
+class CallerKey(Struct, frozen=True):
     """For which organization a call is made, and for what purpose.
 
     Calls wait for the rate limit in one queue per key, and the queues take turns: many calls of one key do not delay
@@ -226,8 +220,7 @@ class CallerKey:
     purpose: CallPurpose
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderTask:
+class ProviderTask(Struct, frozen=True):
     """A task of the provider's, as an adapter asks for it.
 
     `id` is what people see of it. `handle` is what an update's `handle` said of it; None if the update that was the
@@ -255,8 +248,7 @@ ConfirmSend = Callable[[], Awaitable[bool]]
 """Awaited when the rate limit admits a call, just before it is sent; on False the call is not made."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTask:
+class NewTask(Struct, frozen=True, kw_only=True):
     """The arguments of a provider's create call, in Ringback's own form.
 
     `webhook_url` is where the provider shall report, None if Ringback has no public URL or the provider takes none;
@@ -273,8 +265,7 @@ class NewTask:
     reference: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountCheck:
+class AccountCheck(Struct, frozen=True, kw_only=True):
     """What one call about the account, which costs nothing, has shown.
 
     `fault` is what is wrong, "" if the provider accepted the key; `is_reached` says whether it answered at all,

@@ -7,11 +7,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 import httpx
+from msgspec import Struct, field
 
 from receiver.clock import wall_now
 from receiver.domain.content_encoding import EncodingUnknown, content_encodings, unpack
@@ -43,8 +43,7 @@ NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.P
 """Errors after which it is certain that nothing was sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallResponse:
+class CallResponse(Struct, frozen=True):
     """A response. `body` is its JSON value without secrets, None if it is not JSON; `text` is a plain-text body.
 
     `retry_after` is in seconds; `size` is that of the body, in bytes and unpacked. `date` is when the provider says
@@ -68,16 +67,14 @@ class CallResponse:
         return self.status
 
 
-@dataclass(frozen=True, slots=True)
-class NotSent:
+class NotSent(Struct, frozen=True):
     """The request was not sent: the provider knows nothing of it."""
 
     message: str
     retry_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseLost:
+class ResponseLost(Struct, frozen=True):
     """The request was sent, or may have been, and no complete response arrived."""
 
     message: str

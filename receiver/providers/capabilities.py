@@ -1,7 +1,8 @@
 """What a provider can do, as data: what the service does for its tasks follows from it."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class CallbackScope(StrEnum):
@@ -23,8 +24,7 @@ class CancelScope(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True, kw_only=True):
     """What a provider can do, as data.
 
     `proofs` names what its webhooks bring as proof besides the token in their path, such as `standard webhooks`; none

@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForwardedRequest:
+
+class ForwardedRequest(Struct, frozen=True, kw_only=True):
     """A client's request to be passed on. It has none of the client's credentials.
 
     `path` and `query` (without its `?`) are as the client sent them; `headers` describe the body and the answer that is
@@ -19,8 +20,7 @@ class ForwardedRequest:
     body: AsyncIterable[bytes] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForwardedAnswer:
+class ForwardedAnswer(Struct, frozen=True, kw_only=True):
     """The provider's answer to a forwarded request, when its headers have arrived.
 
     `headers` are those that concern the client, in lower case. `body` yields the body as it arrives, without Ringback's

@@ -5,8 +5,9 @@ than its HTTP status it says by `judge`.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from receiver.domain.updates import Source
 from receiver.providers.api import API, Judgement, Request

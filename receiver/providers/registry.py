@@ -4,9 +4,10 @@ Nothing outside this package names a provider's class: a new provider is added h
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from receiver.errors import SettingsError
 from receiver.providers.accounts import ProviderAccount

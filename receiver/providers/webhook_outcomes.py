@@ -1,8 +1,9 @@
 """What an inbound webhook comes to, and what its signature has shown."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from receiver.domain.updates import ProviderUpdate
 
@@ -20,8 +21,7 @@ class Signature(StrEnum):
     """The keys to check it with cannot be had now: what the webhook says is not believed, and asked for instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class LookNow:
+class LookNow(Struct, frozen=True):
     """A webhook that only says that there is news of a task, which is to be asked for; None if it does not say which.
 
     `body` is not an update: a thin event, or one whose result is in a second call.
@@ -30,8 +30,7 @@ class LookNow:
     provider_task_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChallengeAnswer:
+class ChallengeAnswer(Struct, frozen=True):
     """What a provider expects as answer to a webhook that is about no task (a challenge)."""
 
     body: bytes

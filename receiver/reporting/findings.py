@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any
+
+from msgspec import Struct, field
 
 from receiver.domain.gaps import GapKind
 from receiver.storage.report.subscriptions import ReportedWebhook
@@ -14,8 +15,7 @@ MOST_LISTED = 100
 """How many gaps, dead deliveries and so on are listed by id, and how many webhooks."""
 
 
-@dataclass(slots=True)
-class Listing:
+class Listing(Struct):
     """Things found: how many, and the first of them, each as the ids that name it."""
 
     count: int = 0
@@ -33,8 +33,7 @@ class Listing:
         self.shown += [{str(name): value for name, value in item.items()} for item in islice(items, self.room)]
 
 
-@dataclass(slots=True)
-class Made:
+class Made(Struct):
     """How the tasks or runs that were created stand. Those with a gap count as neither ended nor open."""
 
     created: int = 0
@@ -43,8 +42,7 @@ class Made:
     by_status: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(slots=True)
-class Account:
+class Account(Struct):
     """The events of a subscription, each counted once in one of the fields after `events`.
 
     `events` is counted from the log alone, the others up to `missing` from the deliveries and from the events that have
@@ -85,12 +83,11 @@ class Account:
 
     def add(self, other: "Account") -> None:
         """Add the counts of another."""
-        for name in self.__slots__:
+        for name in self.__struct_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(Struct):
     """All that a report says of the range from `since` to `until`.
 
     `is_cut`: a range from before the retention was asked for, and `since` is where the retention begins.

@@ -1,11 +1,12 @@
 """Statistics of an organization or of one webhook: the sums of a range of time, and how things stand now."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from models import StatisticStep
 from receiver.clock import utc_now
@@ -44,8 +45,7 @@ class LimitedProvider(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class StatisticRange:
+class StatisticRange(Struct, frozen=True):
     """A range of time in steps of one length, which begins and ends with one."""
 
     step: StatisticStep

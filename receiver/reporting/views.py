@@ -1,7 +1,8 @@
 """A report as a JSON value, as the API returns it."""
 
-from dataclasses import asdict
 from typing import Any
+
+from msgspec.structs import asdict
 
 from receiver.domain.gaps import MEANINGS
 from receiver.domain.representations import iso

@@ -7,9 +7,10 @@ tried again in another transaction, which sees the task. Once the run is locked,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from models import TERMINAL
 from receiver.clock import utc_now
@@ -29,8 +30,7 @@ RunRow = dict[str, Any]
 """The row of a run with its organization's outer id, and the rows of its steps as `steps`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A client's request to change a run as `plan` decides."""
 
     organization_id: int

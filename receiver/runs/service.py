@@ -1,9 +1,10 @@
 """What the API asks of runs: create, wait, cancel, retry. `receiver.runs.advance` advances them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
 
 from models import RUN_TERMINAL, EventType, RunStatus
 from receiver.clock import utc_now
@@ -35,8 +36,7 @@ from receiver.telemetry.request_ids import current_request_id
 from receiver.telemetry.trace_context import current_trace_context
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
+class RunRequest(Struct, frozen=True, kw_only=True):
     """A run that a client requests, validated; `uid` is the id that it will have."""
 
     uid: str

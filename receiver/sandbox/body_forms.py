@@ -5,10 +5,10 @@ import json
 import math
 from codecs import BOM_UTF8
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from msgspec import Struct, field
 
 from receiver.sandbox.script import BodyForm
 
@@ -17,8 +17,7 @@ _LATIN_E = "\udce9"
 _NOTES: Mapping[BodyForm, Any] = {"nan": math.nan, "surrogate": "cut \ud83d", "bad_byte": f"caf{_LATIN_E}"}
 
 
-@dataclass(frozen=True)
-class WrittenBody:
+class WrittenBody(Struct, frozen=True):
     """A body, and the headers that say how it is written."""
 
     content: bytes

@@ -9,11 +9,11 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import orjson
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -31,8 +31,7 @@ _CHALLENGE_SECONDS = 3
 _OPEN = ("/jwks.json", "/rotate-keys")
 
 
-@dataclass(frozen=True)
-class Description:
+class Description(Struct, frozen=True):
     """A provider's file, and the `twin` of its cases."""
 
     file: Mapping[str, Any]

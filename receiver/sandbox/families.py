@@ -5,9 +5,10 @@ Families that PiAPI's histories do not name (of later years) have the name of th
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
+
+from msgspec import Struct
 
 Shape = Literal[
     "flux",
@@ -34,8 +35,7 @@ StatusCase = Literal["lower", "title", "upper"]
 SuccessCode = Literal[200, 0]
 
 
-@dataclass(frozen=True)
-class SandboxFamily:
+class SandboxFamily(Struct, frozen=True):
     """A family of models. A model belongs to the first family of which a word begins in its name, as in `x/wanx`."""
 
     name: str

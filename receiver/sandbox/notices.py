@@ -3,9 +3,9 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import httpx
+from msgspec import Struct, field
 
 from receiver.sandbox.background import Background
 from receiver.sandbox.body_forms import WrittenBody
@@ -14,8 +14,7 @@ from receiver.sandbox.script import SandboxOptions
 _MOST_OF_AN_ANSWER = 64 * 1024
 
 
-@dataclass(frozen=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """One webhook to send. `secret` is None if the client set none."""
 
     endpoint: str
@@ -23,8 +22,7 @@ class Notice:
     body: WrittenBody
 
 
-@dataclass
-class Sending:
+class Sending(Struct):
     """A notice in flight. `tried` is set after the first attempt, whether or not it succeeded."""
 
     tried: asyncio.Event = field(default_factory=asyncio.Event)

@@ -4,10 +4,10 @@ import hmac
 import secrets
 import time
 import uuid
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -31,8 +31,7 @@ _ERRORS = {
 _BAD_REQUEST = ("invalid_request_error", "invalid_request_body")
 
 
-@dataclass
-class _Registered:
+class _Registered(Struct):
     """An address for webhooks, as an account registers it."""
 
     id: str

@@ -3,10 +3,10 @@
 import asyncio
 import random
 import time
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
 import orjson
+from msgspec import Struct, field
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from receiver.sandbox.families import SandboxFamily, Shape, family_of
@@ -79,8 +79,7 @@ class TaskTwin(Protocol):
         ...
 
 
-@dataclass
-class SandboxTask:
+class SandboxTask(Struct):
     """A task and its state. Only `Sandbox` writes to it."""
 
     id: str

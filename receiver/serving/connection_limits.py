@@ -2,8 +2,9 @@
 
 import contextlib
 import resource
-from dataclasses import dataclass, field, fields
 from typing import Self
+
+from msgspec import Struct, field
 
 from receiver.body_budget import default_body_bytes
 from receiver.settings import Settings
@@ -34,8 +35,7 @@ def default_connections() -> int:
     return max(16, min(_MOST_CONNECTIONS, soft - min(_OTHER_FILES, soft // 2)))
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
+class ConnectionLimits(Struct, frozen=True):
     """Bounds of one process, named as the settings that they come from. Times are in seconds, sizes in bytes.
 
     The `least_rate`, in bytes a second, is what a body must arrive at on average once `body_seconds` are over, and what
@@ -58,7 +58,7 @@ class ConnectionLimits:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return the bounds that the settings name. The limit of open files should have been raised before."""
-        named = {each.name: getattr(settings, each.name) for each in fields(cls)}
+        named = {name: getattr(settings, name) for name in cls.__struct_fields__}
         return cls(**{name: value for name, value in named.items() if value is not None})
 
     @property

@@ -2,9 +2,9 @@
 
 import asyncio
 import math
-from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct, field
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
 
@@ -61,8 +61,7 @@ class BoundedConnection(Protocol):
         """Close the connection, on which no request is in progress."""
 
 
-@dataclass(eq=False, slots=True)
-class ClientNetwork:
+class ClientNetwork(Struct, eq=False):
     """One client's addresses (`client_network`), or all proxies that are trusted."""
 
     name: str

@@ -1,14 +1,14 @@
 """What the server refuses before the application is asked: why, and the answer."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from http import HTTPStatus
+
+from msgspec import Struct
 
 _RETRY_AFTER_SECONDS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionRefusal:
+class ConnectionRefusal(Struct, frozen=True):
     """Why a connection is ended: `reason` for logs and counters, and the answer; no status means no answer."""
 
     reason: str

@@ -7,13 +7,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
 from socket import socket
 from types import FrameType
 from typing import Any, cast
 
 import uvicorn
+from msgspec import Struct
 from starlette.types import ASGIApp
 
 from receiver.serving.acceptor import Acceptor
@@ -47,8 +47,7 @@ def server_config(app: ASGIApp, **more: Any) -> uvicorn.Config:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ServerStop:
+class ServerStop(Struct, frozen=True):
     """How a server stops: within `bound`, and each part as the callbacks say.
 
     `begin` is called first, then, after the lame duck, `end_waits`, which ends streams and long polls; each may be

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
@@ -26,8 +27,7 @@ from receiver.telemetry.log import get_logger
 log = get_logger("serving.start")
 
 
-@dataclass(frozen=True, slots=True)
-class Installation:
+class Installation(Struct, frozen=True):
     """The master keys, oldest first, the first admin key until it was used, and the version of the database."""
 
     master_keys: list[str]

@@ -13,10 +13,11 @@ twice and let streams skip events. So, in one transaction:
   nothing.
 """
 
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import Connection, and_, func, select, text, update
 
 from models import RUN_TERMINAL, TERMINAL, BulkActionStatus, Submission
@@ -29,8 +30,7 @@ SEQUENCE_GAP = 1_000_000_000
 enough that a million restores stay below the greatest integer of JavaScript."""
 
 
-@dataclass(frozen=True, slots=True)
-class AfterRestore:
+class AfterRestore(Struct, frozen=True):
     """What was found in a restored database, and done with it."""
 
     newest_event_at: datetime | None

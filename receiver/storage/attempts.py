@@ -1,10 +1,10 @@
 """Earlier attempts of tasks: kept by the change that begins the next attempt, read with their task."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Select, insert, select, tuple_, update
 
 from receiver.domain.task_state import TaskState
@@ -19,8 +19,7 @@ ProviderId = tuple[str, str]
 """A provider's name, and its id for a task."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(Struct, frozen=True, kw_only=True):
     """How a task's attempt ended; what is None here is taken from the task's row, which still has it."""
 
     task: TaskState

@@ -5,11 +5,11 @@ tasks and runs is not here: that is in their events.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Select, delete, insert, select
 
 from receiver.clock import utc_now
@@ -28,8 +28,7 @@ _MOST_CHARACTERS = 300
 _NOTHING: Difference = (None, None)
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(Struct, frozen=True):
     """Who makes a change; `organization_id` is the row key of the organization whose log has it.
 
     `key_id` is the row key of the API key, and `key_uid` its id.
@@ -43,8 +42,7 @@ class Actor:
     key_uid: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditFilter(PageFilter):
+class AuditFilter(PageFilter, frozen=True, kw_only=True):
     """Which entries to list; None does not filter."""
 
     action: str | None = None

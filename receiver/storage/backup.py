@@ -4,10 +4,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from msgspec import Struct
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -25,8 +25,7 @@ from receiver.telemetry.log import get_logger
 log = get_logger("storage.backup")
 
 
-@dataclass(frozen=True, slots=True)
-class BackupMade:
+class BackupMade(Struct, frozen=True):
     """A backup that was made and checked: its file, its size, how long it took, the schema in it."""
 
     file: Path

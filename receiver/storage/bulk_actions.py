@@ -6,10 +6,10 @@ may have been acted on, and how far each of them was.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct, field
 from sqlalchemy import ColumnElement, Select, and_, case, func, insert, not_, select, update
 
 from models import TERMINAL, BulkActionKind, BulkActionStatus, Submission, TaskStatus
@@ -38,8 +38,7 @@ _TO_ACT_ON = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchClaim:
+class BatchClaim(Struct, frozen=True, kw_only=True):
     """A bulk action of this process until `lease_until`: it acts on `batch`, and `cursor` is where that ends."""
 
     action_id: int
@@ -49,8 +48,7 @@ class BatchClaim:
     lease_until: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchOutcome:
+class BatchOutcome(Struct, frozen=True, kw_only=True):
     """What became of a batch: how many tasks were acted on, how many refused by code, and which are left for later."""
 
     done: int

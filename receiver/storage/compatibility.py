@@ -8,9 +8,9 @@ before it may run.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Self
 
+from msgspec import Struct
 from sqlalchemy import Connection, inspect, text
 
 import migrations
@@ -24,8 +24,7 @@ REQUIRED_TABLES = (tasks.name, events.name, organizations.name, VERSION_TABLE)
 """Tables that every schema of Ringback has."""
 
 
-@dataclass(frozen=True, slots=True)
-class PresentSchema:
+class PresentSchema(Struct, frozen=True):
     """The schema that a database has: its revision, None for none yet, and from which one on a version may run on it.
 
     `readable_from` is None if the schema does not say it.

@@ -1,7 +1,6 @@
 """Deliveries: what sending one needs, returning leases of what was not sent, and the lists of the API."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -146,8 +145,7 @@ async def park(tx: Transaction, unsent: Sequence[LeasedDelivery], now: datetime)
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFilter(PageFilter):
+class DeliveryFilter(PageFilter, frozen=True, kw_only=True):
     """Which deliveries to list, by the row keys of what they belong to."""
 
     status: str | None = None

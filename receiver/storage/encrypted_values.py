@@ -5,10 +5,10 @@ The values are read in pages, in the order of their tables and keys, so that a c
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct, field
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table, func, or_, select, update
 
 from receiver.domain.keyring import KeyRing
@@ -26,8 +26,7 @@ _SAMPLED = 1000
 """Values of each column that are tried: of the newest and of the oldest rows, for keys are replaced in that order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A table with encrypted columns, and how many of its rows are read at a time: some have large values.
 
     Those of its columns that are `passing` are needed for a limited time: a value there that no key decrypts is no
@@ -61,8 +60,7 @@ PLACES = (
 """Where values are stored encrypted: there is no other place. A cursor of the API has the number of one (0 to 3)."""
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """How many encrypted values were found: by the fingerprint of their key, and those that no key here decrypts."""
 
     by_key: Counter[str] = field(default_factory=Counter)
@@ -76,8 +74,7 @@ class Tally:
             self.by_key[key] += 1
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """Values of a row to be replaced, as long as they are still those that were read (`before`)."""
 
     place: Place

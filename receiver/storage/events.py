@@ -1,9 +1,9 @@
 """Events: the queries of lists, streams and the feed."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from msgspec import Struct, field
 from sqlalchemy import ColumnElement, FromClause, Select, and_, func, literal_column, or_, select
 
 from models import EventType
@@ -52,8 +52,7 @@ class FilterableEvent(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventFilter:
+class EventFilter(Struct, frozen=True, kw_only=True):
     """Which events to read: of these types, of tasks that pass these filters (`FILTERS`), of one task only.
 
     As for a subscription, an event of no task passes the filters for tasks.

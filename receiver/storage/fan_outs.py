@@ -1,10 +1,10 @@
 """Fan-outs: events whose deliveries are written after them, some at a time (`receiver.events.fan_out`)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Select, bindparam, delete, func, insert, select, update
 
 from models import SubscriptionKind
@@ -31,8 +31,7 @@ _ADVANCE = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FanOutEvent:
+class FanOutEvent(Struct, frozen=True, kw_only=True):
     """An event whose deliveries are not all written: what matching it needs, and how far its fan-out is."""
 
     id: int

@@ -12,12 +12,12 @@ A request that changes what exists already creates nothing with that id. It bind
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import compress
 from operator import itemgetter
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Row, Select, and_, bindparam, func, insert, select, update
 
 from receiver.errors import Conflict, RingbackError
@@ -28,8 +28,7 @@ KEPT = timedelta(hours=24)
 """How long a key is valid, from its first use."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimRequest:
+class ClaimRequest(Struct, frozen=True, kw_only=True):
     """A request under an idempotency key, whose work the process `owner` wants to do."""
 
     scope: str
@@ -44,8 +43,7 @@ class ClaimRequest:
     """Why a key that is new may not be claimed; None if it may."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """The right to do the work of a key's request, until the lease ends.
 
     `is_resumed` is true if the key was claimed before and has no response: the resource may exist already.
@@ -60,8 +58,7 @@ class Claim:
     was_elsewhere: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SavedResponse:
+class SavedResponse(Struct, frozen=True):
     """The response to a key's request: `body` is the hash of the request's body, `answer` the response's, encrypted."""
 
     body: str
@@ -70,8 +67,7 @@ class SavedResponse:
     answer: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedElsewhere:
+class ClaimedElsewhere(Struct, frozen=True):
     """Another process is doing the work of the key's request."""
 
 
@@ -79,8 +75,7 @@ ClaimResult = Claim | SavedResponse | ClaimedElsewhere
 """The state of a key that a request finds."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseToSave:
+class ResponseToSave(Struct, frozen=True):
     """A response to save under the claim of the process `owner`."""
 
     scope: str

@@ -3,8 +3,9 @@
 A page knows nothing of the one before, so the work may stop at any time, go on in another process, and be done twice.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
@@ -22,8 +23,7 @@ Position = tuple[int, int]
 """How far a rotation is: the number of the place in `PLACES`, and the row key that was looked at last."""
 
 
-@dataclass(frozen=True, slots=True)
-class SentTasks:
+class SentTasks(Struct, frozen=True):
     """Tasks under way whose webhooks are verified by an earlier key, and when the last of them has ended (`until`).
 
     One may end later if the provider reports progress of it. `until` is None if there are no such tasks.
@@ -33,8 +33,7 @@ class SentTasks:
     until: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class KnownKey:
+class KnownKey(Struct, frozen=True):
     """A master key: `is_here` tells whether this process has it, `newest_since` since when it signs and encrypts."""
 
     fingerprint: str
@@ -43,8 +42,7 @@ class KnownKey:
     newest_since: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class KeyStatus:
+class KeyStatus(Struct, frozen=True):
     """The keys in use, oldest first, how many rows have encrypted values, and the tasks that need an earlier key."""
 
     keys: list[KnownKey]
@@ -52,8 +50,7 @@ class KeyStatus:
     tasks: SentTasks
 
 
-@dataclass(frozen=True, slots=True)
-class RotatedPage:
+class RotatedPage(Struct, frozen=True):
     """What was found on a page of `rows`, before its change, and where the next one begins; None after the last."""
 
     rows: int

@@ -1,10 +1,10 @@
 """API keys."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Select, insert, or_, select, update
 
 from models import Scope
@@ -26,8 +26,7 @@ _FIRST = "first admin key"
 """The name of the key that a start creates if there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyUse:
+class KeyUse(Struct, frozen=True):
     """Keys that were used at about this time."""
 
     key_ids: Sequence[int]

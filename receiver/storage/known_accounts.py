@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from itertools import count
+
+from msgspec import Struct
 
 from receiver.errors import BadRequest
 from receiver.storage.database import Database
@@ -22,8 +23,7 @@ ENVIRONMENT = "default"
 _MOST_NAMES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class AccountChoice:
+class AccountChoice(Struct, frozen=True):
     """An account that a task may use. `organization_id` is None for everyone's."""
 
     id: int
@@ -99,7 +99,7 @@ class KnownAccounts:
                 self._providers.add(row["provider"])
                 self._names[row["id"]] = row["name"]
                 if row["removed_at"] is None:
-                    values = {name: row[name] for name in AccountChoice.__dataclass_fields__}
+                    values = {name: row[name] for name in AccountChoice.__struct_fields__}
                     self._by_id[row["id"]] = AccountChoice(**values)
                 else:
                     self._by_id.pop(row["id"], None)

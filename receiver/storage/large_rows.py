@@ -5,12 +5,12 @@ the rows are read piece by piece, until the reader has enough.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, reduce
 from operator import add
 from typing import Any
 
 import orjson
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Executable, Integer, Select, Table
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -50,8 +50,7 @@ def _document_bytes_on_postgresql(element: document_bytes, compiler: Any, **opti
     return f"coalesce(pg_column_size({compiler.process(element.clauses, **options)}), 0)"
 
 
-@dataclass(frozen=True, slots=True)
-class LargeRows:
+class LargeRows(Struct, frozen=True):
     """A query in a fixed order, the column that identifies each of its rows, and the expression of their size.
 
     `name` is the name of that column in the query's rows.

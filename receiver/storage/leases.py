@@ -29,10 +29,10 @@ An idempotency key has a lease of the same kind in `lease_until` and `owner` (`r
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec import Struct, field
 from sqlalchemy import and_, bindparam, case, literal, select, update
 
 from models import TERMINAL, Submission, TaskStatus
@@ -45,8 +45,7 @@ from receiver.storage.tables import bulk_actions, deliveries, idempotency_keys, 
 from receiver.storage.transaction import ClaimedTasks, NewIntent, TaskClaim, Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(Struct, frozen=True):
     """The intent to send one attempt of a task; its lease ends `lease_seconds` after this is written.
 
     Each intent has a `token` of its own. It is written with it, so that a process that did not learn whether its intent
@@ -59,8 +58,7 @@ class Intent:
     token: str = field(default_factory=new_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Postponement:
+class Postponement(Struct, frozen=True, kw_only=True):
     """When to act on a task next, and the state of its submission that is known by now.
 
     It is applied only if the task is still at this attempt and its submission is still `submission_was`.
@@ -82,8 +80,7 @@ class Postponement:
     in any case."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaterLook:
+class LaterLook(Struct, frozen=True, kw_only=True):
     """When to look again at a task that Ringback ended by itself; `due_at` is None for never.
 
     `looks` is how many looks were answered. It is applied only while the task is failed, at this attempt, as it was.
@@ -96,8 +93,7 @@ class LaterLook:
     last_update_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class LostAnswer:
+class LostAnswer(Struct, frozen=True):
     """What is known of a create call whose outcome is unknown: `error` has the provider's words, if it sent any."""
 
     uid: str

@@ -1,10 +1,10 @@
 """Tasks whose create call got no answer: which there are, and their claim for one look at the provider's list."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, and_, func, select, union, update
 
 from models import TERMINAL, ReceiptReason, Submission, TaskStatus
@@ -40,8 +40,7 @@ def _is_of(provider: str, account_id: int | None) -> tuple[ColumnElement[bool], 
     return tasks.c.provider == provider, tasks.c.account_id.is_not_distinct_from(account_id)
 
 
-@dataclass(frozen=True, slots=True)
-class SubmittedBetween:
+class SubmittedBetween(Struct, frozen=True):
     """The tasks of one model in one account whose newest create call began in this time, both ends included."""
 
     provider: str

@@ -1,11 +1,11 @@
 """Looking after a database by hand: is it whole, how large is it, can it be smaller."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection, and_, func, select
 
 import migrations
@@ -24,8 +24,7 @@ class Severity(StrEnum):
     BAD = "bad"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that was checked: its name, what was found, and where that is not good, what to do (`mend`)."""
 
     check: str
@@ -43,8 +42,7 @@ OwnFindings = Callable[[Connection], list[Finding]]
 """Checks what Ringback itself relies on in a database."""
 
 
-@dataclass(frozen=True, slots=True)
-class TableSize:
+class TableSize(Struct, frozen=True):
     """A table with its indexes. `rows` is an estimate on PostgreSQL; `bytes` is None where SQLite cannot tell it."""
 
     table: str
@@ -52,8 +50,7 @@ class TableSize:
     bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseSize:
+class DatabaseSize(Struct, frozen=True):
     """How large a database is: all of its bytes, those of them that are free for new rows, and its tables."""
 
     bytes: int
@@ -61,8 +58,7 @@ class DatabaseSize:
     tables: list[TableSize]
 
 
-@dataclass(frozen=True, slots=True)
-class Compacted:
+class Compacted(Struct, frozen=True):
     """The size of a database before and after it was compacted, in bytes."""
 
     before: int
@@ -105,8 +101,7 @@ async def compact_database(settings: Settings) -> Compacted:
     return await vacuum_server(settings.database_url)
 
 
-@dataclass(frozen=True, slots=True)
-class Partitioned:
+class Partitioned(Struct, frozen=True):
     """What became of a table: whether it was changed (`done`), and up to which row key its first partition goes.
 
     `first_until` is None for a table without partitions.

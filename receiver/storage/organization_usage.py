@@ -12,10 +12,11 @@ A create that is under way is counted apart: a count may read before its commit,
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from types import TracebackType
+
+from msgspec import Struct, field
 
 from receiver.clock import utc_now
 from receiver.errors import OutcomeUnknown
@@ -46,8 +47,7 @@ _PAUSES = 10
 """How many times as long as the reading before it a pause is."""
 
 
-@dataclass(slots=True)
-class _Use:
+class _Use(Struct):
     """What one organization uses: as counted, as created by this process since, and as being created now."""
 
     open_counted: int = 0

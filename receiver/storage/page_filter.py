@@ -1,17 +1,16 @@
 """The part that the filters of all lists share: the organization, the time range, and the place in the list."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Table
 
 from receiver.storage.tables import tasks
 from receiver.storage.time_bounds import is_after, is_before
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageFilter:
+class PageFilter(Struct, frozen=True, kw_only=True):
     """Which rows of an organization to list, newest first; None does not filter."""
 
     TIME: ClassVar[str] = "created_at"

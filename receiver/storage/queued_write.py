@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from receiver.errors import OutcomeUnknown
 from receiver.storage.transaction import Transaction
@@ -62,8 +63,7 @@ class QueuedWrite:
             _settle(self.future, result)
 
 
-@dataclass(slots=True)
-class Written:
+class Written(Struct):
     """A batch whose commit was asked for: `unknown` if its outcome is not known."""
 
     results: list[Any]

@@ -5,10 +5,10 @@ cleared by `receiver.domain.transitions` (`recall`, `resume`) with the task's ot
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import bindparam, case, update
 
 from models import TERMINAL
@@ -19,8 +19,7 @@ from receiver.storage.tables import tasks
 from receiver.storage.transaction import Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedRecall:
+class RefusedRecall(Struct, frozen=True):
     """A recall that the provider refused; the task is polled at `due_at`, or at once if that was asked for since.
 
     It stands if it was requested again since.

@@ -1,10 +1,10 @@
 """Receipts: inbound webhooks that were authentic and yet not applied; the lists of the API."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar
 
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Select, and_, case, cast, func, insert, not_, select, update
 
 from models import ReceiptReason
@@ -15,8 +15,7 @@ from receiver.storage.tables import receipts, tasks
 from receiver.storage.transaction import Transaction, Values
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceiptFilter(PageFilter):
+class ReceiptFilter(PageFilter, frozen=True, kw_only=True):
     """Which receipts to list, by when they were received; None does not filter."""
 
     TIME: ClassVar[str] = "received_at"

@@ -5,10 +5,10 @@ whatever process continues after a crash.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Select, and_, func, insert, select, update
 
 from models import DeliveryStatus, ReplayStatus
@@ -22,8 +22,7 @@ _NEWEST = 100
 """This many replays of one subscription are looked at for what is pending."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayBatch:
+class ReplayBatch(Struct, frozen=True, kw_only=True):
     """One batch of a replay: what to send, and its cursor before and after the batch."""
 
     replay_id: int

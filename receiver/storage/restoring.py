@@ -3,10 +3,10 @@
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from receiver.clock import wall_now
@@ -25,8 +25,7 @@ from receiver.storage.sqlite.location import hold_lock
 from receiver.storage.sqlite.replace import remove_beside, replace_database, seal
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(Struct, frozen=True):
     """What a restore did; `replaced` is where the database before it is now, None if there was none."""
 
     done: AfterRestore

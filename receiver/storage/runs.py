@@ -1,10 +1,10 @@
 """Runs and their steps: the queries of the API, and loading them locked in order to advance them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from msgspec import field
 from sqlalchemy import Select, func, select
 
 from models import StepStatus
@@ -24,8 +24,7 @@ _WITH_ORGANIZATION = select(runs, organizations.c.uid.label("organization_uid"))
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFilter(PageFilter):
+class RunFilter(PageFilter, frozen=True, kw_only=True):
     """Which runs to list; `metadata` has the names and values that their metadata must have."""
 
     status: str | None = None

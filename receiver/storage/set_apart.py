@@ -14,8 +14,9 @@ the outcome of a call already made.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 PATIENCE_SECONDS = 5.0
 LONG_PATIENCE_SECONDS = 30.0
@@ -34,8 +35,7 @@ class ApartWrite(Protocol):
 Write = TypeVar("Write", bound=ApartWrite)
 
 
-@dataclass(slots=True)
-class _Part(Generic[Write]):
+class _Part(Struct, Generic[Write]):
     writes: Sequence[Write]
     next_at: float
     pause: float = _FIRST_PAUSE_SECONDS

@@ -10,9 +10,9 @@ tasks that are not in it yet are found by their events.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Executable, Select, func, select, union
 
 from models import EventType

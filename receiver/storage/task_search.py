@@ -6,9 +6,9 @@ are the page. A condition with OR would have the database read the whole table.
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Executable, Select, and_, func, select, union
 
 from receiver.domain.ids import is_id

@@ -1,11 +1,11 @@
 """Tasks: the row of a new task, the queries of the API, and those of tracking."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
 
+from msgspec import field
 from sqlalchemy import (
     JSON,
     ColumnElement,
@@ -52,8 +52,7 @@ _WITH_CALLBACK = select(tasks, subscriptions.c.endpoint_url.label("callback_url"
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFilter(PageFilter):
+class TaskFilter(PageFilter, frozen=True, kw_only=True):
     """Which tasks to list; `metadata` has the names and values that their metadata must have.
 
     `models` are several models, any of which a task may have; None for any model.

@@ -11,11 +11,11 @@ three times as long.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 import orjson
+from msgspec import Struct, field
 from sqlalchemy import Executable, Row
 
 from models import SubscriptionKind
@@ -24,8 +24,7 @@ from receiver.domain.task_state import TaskState
 Values = Mapping[str, Any]
 
 
-@dataclass(slots=True)
-class TaskChange:
+class TaskChange(Struct):
     """New values for columns of one task's row, with the state on which they were decided as a guard."""
 
     id: int
@@ -34,8 +33,7 @@ class TaskChange:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True, kw_only=True)
-class NewEvent:
+class NewEvent(Struct, kw_only=True):
     """An event to insert. The fields that are not columns (`callback_id`, `model` and so on) decide who receives it."""
 
     uid: str
@@ -53,8 +51,7 @@ class NewEvent:
     request_id: str | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class NewDelivery:
+class NewDelivery(Struct, kw_only=True):
     """A delivery to insert; `attempt` is 1 if it is leased to this process at once, otherwise 0."""
 
     uid: str
@@ -69,8 +66,7 @@ class NewDelivery:
     replay_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(Struct, frozen=True):
     """The part of an active subscription that matching events needs."""
 
     id: int
@@ -89,8 +85,7 @@ SendQueue = tuple[int, bool]
 """A queue of tasks that wait to be sent: the organization's row key, and whether they were created in bulk."""
 
 
-@dataclass(slots=True)
-class TaskContent:
+class TaskContent(Struct):
     """What a claimed task is to send, its documents as the database has them, and when the task last changed."""
 
     updated_at: datetime
@@ -106,8 +101,7 @@ class TaskContent:
         return input, config
 
 
-@dataclass(frozen=True, slots=True)
-class DueTask:
+class DueTask(Struct, frozen=True):
     """A claimed task: its state before the claim, and when its newest create call began (None if there was none)."""
 
     state: TaskState
@@ -122,8 +116,7 @@ FIRST_QUEUE: SendQueue = (0, False)
 """What stands for the last queue before any has had its turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskClaim:
+class TaskClaim(Struct, frozen=True):
     """Which due tasks to claim: at most `polls` that were sent, and at most `unsent` that wait to be sent."""
 
     now: datetime
@@ -136,8 +129,7 @@ class TaskClaim:
     """The queue whose turn was last."""
 
 
-@dataclass(slots=True)
-class ClaimedTasks:
+class ClaimedTasks(Struct):
     """The tasks of a claim, those to be polled first, and of which kind more may be due than it was to take."""
 
     tasks: list[DueTask] = field(default_factory=list)
@@ -145,8 +137,7 @@ class ClaimedTasks:
     may_be_more_unsent: bool = False
 
 
-@dataclass(slots=True)
-class NewIntent:
+class NewIntent(Struct):
     """The intent to send one attempt of a task, with its own token, under a lease until `lease_until`."""
 
     uid: str
@@ -155,8 +146,7 @@ class NewIntent:
     lease_until: datetime
 
 
-@dataclass(slots=True)
-class LeasedDelivery:
+class LeasedDelivery(Struct):
     """A delivery that this process may send until `lease_until`; only the holder of `attempt` may settle it."""
 
     id: int
@@ -166,8 +156,7 @@ class LeasedDelivery:
     organization_id: int
 
 
-@dataclass(slots=True, kw_only=True)
-class Settlement:
+class Settlement(Struct, kw_only=True):
     """The outcome of one attempt at a delivery: the delivery's new state, and the columns of the attempt's row."""
 
     delivery_id: int

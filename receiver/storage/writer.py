@@ -33,9 +33,10 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, cast
+
+from msgspec import Struct
 
 from receiver.clock import monotonic, utc_now
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
@@ -108,8 +109,7 @@ class WriteConnection(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
+class Outage(Struct, frozen=True):
     """A time in which no write could be stored."""
 
     since: datetime

@@ -18,9 +18,11 @@ runs, record the events with their deliveries, and insert the receipts.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from models import ReceiptReason, TaskStatus
 from receiver.clock import utc_now
@@ -45,8 +47,7 @@ _MOST_WORDS = 256
 _TAKEN = Decision(receipt=ReceiptReason.CONFLICTING, message="the provider's task belongs to another task of Ringback")
 
 
-@dataclass(slots=True)
-class Applied:
+class Applied(Struct):
     """What an update did. `status` is the task's status afterwards; `changed` says whether there is an event.
 
     `is_taken` says that it did nothing because the provider's task belongs to another task of Ringback.

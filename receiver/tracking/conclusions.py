@@ -1,11 +1,11 @@
 """What Ringback itself decides about a task that is due: it fails, it is looked at later, or an update is applied."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from models import Submission
 from receiver.clock import utc_now

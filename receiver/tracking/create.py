@@ -1,10 +1,11 @@
 """Creating tasks: the row is on disk before the provider is called (`receiver.tracking.submit` says why)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import Any
+
+from msgspec import Struct, field
 
 from models import TASK_EVENTS, DeliveryFormat, EventType, Submission, SubscriptionKind
 from receiver.clock import utc_now
@@ -23,8 +24,7 @@ _BULK_SPACING = timedelta(microseconds=1)
 """Between the `due_at` of the tasks of one bulk: it keeps their order and delays none noticeably."""
 
 
-@dataclass(frozen=True, slots=True)
-class Callback:
+class Callback(Struct, frozen=True):
     """A client's own callback, such as `config.webhook_config`: `secret` is encrypted.
 
     `fingerprint` is a keyed hash of all that makes it another one.
@@ -37,8 +37,7 @@ class Callback:
     event_types: Sequence[EventType] = CALLBACK_EVENTS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRequest:
+class TaskRequest(Struct, frozen=True, kw_only=True):
     """A task that a client requests, validated."""
 
     organization_id: int
@@ -61,8 +60,7 @@ class TaskRequest:
     """The trace that the client's request belongs to (`receiver.telemetry.trace_context`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(Struct, frozen=True):
     """A task that is on disk: leased to this process, which sends it now, or (of a bulk) waiting to be sent.
 
     `lease_until` is the end of that lease; a task of a bulk has none.
@@ -127,8 +125,7 @@ class Creator:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Initial:
+class _Initial(Struct, frozen=True):
     """The column values that all tasks of `create`, or all of `create_bulk`, begin with."""
 
     submission: Submission

@@ -1,8 +1,9 @@
 """Explains tasks: gathers the facts by which `receiver.domain.task_explanations` says why a task is in its state."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from models import TERMINAL, Submission
 from receiver.clock import utc_now

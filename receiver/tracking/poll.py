@@ -12,9 +12,11 @@ provider has completed it (`receiver.domain.transitions`).
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from models import TERMINAL, Submission, TaskStatus
 from receiver.clock import utc_now
@@ -52,8 +54,7 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class MissingRule:
+class MissingRule(Struct, frozen=True):
     """When "not found" is believed: after `polls` such answers in a row, if the first is `seconds` old.
 
     A single one proves little: a new task may not be visible at the provider yet, or a gateway answers in its place.

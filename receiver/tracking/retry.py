@@ -1,8 +1,10 @@
 """Retrying a task on its client's request. Retries after a failure follow from `receiver.tracking.apply`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from models import TaskStatus
 from receiver.clock import utc_now
@@ -17,8 +19,7 @@ from receiver.storage.transaction import TaskChange, Transaction
 from receiver.telemetry.request_ids import current_request_id
 
 
-@dataclass(frozen=True, slots=True)
-class RetryRequest:
+class RetryRequest(Struct, frozen=True):
     """A client's request for another attempt of a task; nothing is done if it is past `past_attempt` already."""
 
     uid: str

@@ -21,9 +21,11 @@ One look serves all tasks of one model and account that are due: the first reads
 """
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from models import Submission
 from receiver.clock import earliest_elsewhere, utc_now
@@ -73,8 +75,7 @@ ListName = tuple[str, int | None, str]
 CountException = Callable[[TaskState, Exception], Coroutine[Any, Any, None]]
 
 
-@dataclass(slots=True)
-class _Look:
+class _Look(Struct):
     """One look at the list of an account: for which creates it is made, which are acted on, and when it began."""
 
     provider: str

@@ -27,9 +27,11 @@ import asyncio
 import random
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from models import Submission, TaskStatus
 from receiver.clock import utc_now
@@ -86,8 +88,7 @@ def lease_seconds(provider_timeout: float) -> float:
     return 4 * provider_timeout + 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True, kw_only=True):
     """One attempt of a task that is to be sent; `tries` counts the earlier calls for it that made nothing.
 
     `submission` is that of its row: `sending` if the intent is written already, with a lease until `lease_until`, else

@@ -1,8 +1,9 @@
 """Task references: where an input names a task by Ringback's id, the provider gets its own id of that task."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from models import TERMINAL
 from receiver.domain.task_references import ids_in, with_ids
@@ -13,30 +14,26 @@ _MOST_AT_ONCE = 1000
 """Ids in one query."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Struct, frozen=True):
     """The input can be sent: it has the provider's ids."""
 
     input: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Waits:
+class Waits(Struct, frozen=True):
     """The input references a task that the provider does not know yet."""
 
     uid: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unresolvable:
+class Unresolvable(Struct, frozen=True):
     """The input references a task that ended without ever reaching the provider."""
 
     uid: str
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class OfAnother:
+class OfAnother(Struct, frozen=True):
     """The input names the provider's id of a task that belongs to another organization."""
 
     provider_task_id: str

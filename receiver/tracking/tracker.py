@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from models import TERMINAL, Submission
 from receiver.domain.updates import ProviderUpdate

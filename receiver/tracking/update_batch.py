@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from models import Submission
 from receiver.domain.decisions import ENDS, STORED_ONCE, Decision
@@ -27,8 +29,7 @@ DEFAULT_ORGANIZATION_ID = 1
 """The organization of a task that was created elsewhere and is known only from its webhook: the first organization."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Arrival:
+class Arrival(Struct, kw_only=True):
     """An update to be applied. `task_uid` is None where the provider's id alone says which task it is about.
 
     `body` returns the text that a receipt keeps, without secrets; it is None for an update that is not an inbound

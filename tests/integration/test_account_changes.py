@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 from sqlalchemy import select
 from starlette.types import Receive, Scope, Send
 

@@ -1,11 +1,11 @@
 """The result of a step is that of its task, whichever transaction wrote the task's output."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from models import TaskStatus

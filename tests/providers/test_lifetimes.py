@@ -1,10 +1,10 @@
 """How often a provider may be asked, and how long it keeps tasks and outputs."""
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from receiver.providers.fal import Fal
 from tests.fakes.dashboard import signed_in

@@ -1,10 +1,10 @@
 """What the hot statements promise on both databases: tasks, events and listeners."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import delete, insert, select
 
 from models import EventType, Submission, SubscriptionKind, TaskStatus

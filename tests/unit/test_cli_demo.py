@@ -3,11 +3,11 @@
 import json
 import time
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from standardwebhooks import Webhook
 
 from receiver.cli.demo.checks import Observations, check

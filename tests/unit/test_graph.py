@@ -1,12 +1,12 @@
 """A run's graph: every fault with its code and its step, all at once; ancestors, descendants and order."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from receiver.domain.graph import (
     MOST_ISSUES,

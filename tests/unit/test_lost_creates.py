@@ -1,12 +1,12 @@
 """Entries of a provider's list are assigned to lost creates one to one, and never where there is a doubt."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from receiver.domain.lost_creates import SKEW_SECONDS, ListedEntry, LostCreate, assign, request_digest
 

@@ -1,10 +1,10 @@
 """What an update does to a task, by example. `test_transitions_properties` checks it for generated histories."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from models import TERMINAL, EventType, ReceiptReason, Submission, TaskStatus
 from receiver.domain.decisions import NOTHING, Decision

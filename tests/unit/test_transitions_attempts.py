@@ -1,10 +1,10 @@
 """Further attempts of a task, and when it is polled."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from models import EventType, ReceiptReason, Submission, TaskStatus
 from receiver.domain.decisions import NOTHING

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from models import TERMINAL, EventType, Submission, TaskStatus
 from receiver.domain.decisions import ENDING, Decision
@@ -52,7 +53,7 @@ class Row:
             self.transitions.append((self.state.status, changes["status"]))
         if decision.event in END_EVENTS:
             changes["ended_event"] = f"event-{len(self.decisions)}"
-        state_fields = {each.name for each in fields(TaskState)}
+        state_fields = set(TaskState.__struct_fields__)
         self.state = replace(self.state, **{name: value for name, value in changes.items() if name in state_fields})
         self.content |= {name: value for name, value in changes.items() if name in CONTENT}
         self.decisions.append(decision)

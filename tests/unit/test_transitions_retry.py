@@ -1,11 +1,11 @@
 """A retry that a client requests: another attempt, which updates of earlier attempts do not affect."""
 
-from dataclasses import fields, replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from models import TERMINAL, EventType, ReceiptReason, Submission, TaskStatus
 from receiver.domain.task_state import TaskState
@@ -14,7 +14,7 @@ from receiver.domain.updates import ProviderUpdate, Source
 from receiver.errors import Conflict
 from tests.unit.test_transitions import ERROR, NOW, SCHEDULE, C, F, P, Q, R, S, X, reported, task_state
 
-STATE = {field.name for field in fields(TaskState)}
+STATE = set(TaskState.__struct_fields__)
 
 
 def retried(task: TaskState) -> TaskState:

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
+from msgspec import Struct
 from pydantic import BaseModel
 from starlette.routing import BaseRoute, Route
 
@@ -14,8 +14,7 @@ from receiver.api.dialects import PIAPI, REPLICATE
 from receiver.api.endpoint import RouteEndpoint
 
 
-@dataclass(frozen=True, slots=True)
-class DescribedOperation:
+class DescribedOperation(Struct, frozen=True):
     """An operation and its route. `endpoint` is None for a path that needs no key."""
 
     method: str

@@ -4,15 +4,15 @@ The codes are those of `receiver.errors`, and of what raises them with a code of
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from receiver.api.description.forms import Answered, absent
 from receiver.domain.graph import Fault
 
 
-@dataclass(frozen=True, slots=True)
-class CodeMeaning:
+class CodeMeaning(Struct, frozen=True):
     """What a code means, and the HTTP statuses that come with it; none stands for the provider's own status."""
 
     meaning: str

@@ -1,8 +1,9 @@
 """Examples of the main operations. The tests check each against its schema."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 _REQUEST_ID = "req_pi_0197a3c4-5d6e-7f80-9a1b-2c3d4e5f6071"
 _TASK_ID = "0197a3c4-5d6e-7f80-9a1b-2c3d4e5f6072"
@@ -18,8 +19,7 @@ _PICTURE = "https://files.example.com/cat.png"
 _URL = "https://example.com/hooks/ringback"
 
 
-@dataclass(frozen=True, slots=True)
-class OperationExample:
+class OperationExample(Struct, frozen=True):
     """A request's body, if it has one, and its answer."""
 
     answer: Any

@@ -5,9 +5,9 @@ of the operations are names for generated clients, and never change.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 from pydantic import BaseModel
 
 from receiver.api.description.bulk_body import CreateTasksBody
@@ -122,8 +122,7 @@ TAGS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(Struct, frozen=True, kw_only=True):
     """What a route does not say.
 
     `answers` are the models of the `data` of each successful status; `body` is the schema that checks the request.

@@ -2,10 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil
 from typing import Any
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from receiver.cli.demo.subscriber_log import SubscriberLog
 from receiver.cli.demo.workload import Workload
@@ -14,8 +15,7 @@ from receiver.cli.show import ENDS
 JsonObject = Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Observations:
+class Observations(Struct, frozen=True, kw_only=True):
     """What there is to compare."""
 
     workload: Workload
@@ -30,8 +30,7 @@ class Observations:
     """How many tasks the provider made, by webhook address. An address contains the task's id."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckResult:
+class CheckResult(Struct, frozen=True, kw_only=True):
     """The result of all checks. `faults` is empty if nothing was lost, made twice or forged."""
 
     by_status: dict[str, int]

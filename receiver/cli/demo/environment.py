@@ -6,11 +6,12 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from socket import socket
 
 import uvicorn
+from msgspec import Struct
 from starlette.types import ASGIApp
 
 from receiver.cli.demo.service_process import HOST, ServiceProcess
@@ -25,8 +26,7 @@ _REFUSED_SHARE = 0.15
 """The share of delivery attempts that the subscriber refuses."""
 
 
-@dataclass
-class Environment:
+class Environment(Struct):
     """The service, the addresses of the provider and the subscriber, and what the subscriber received."""
 
     folder: Path

@@ -3,9 +3,9 @@
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 from rich.console import Console
 
 from receiver.cli.demo.subscriber_log import SubscriberLog
@@ -14,8 +14,7 @@ from receiver.cli.show import ENDS
 _LINE_SECONDS = 1.0
 
 
-@dataclass
-class DemoProgress:
+class DemoProgress(Struct):
     """What happened until now: at the service (`by_status`), the provider (`sandbox`) and the subscriber."""
 
     tasks: int

@@ -4,9 +4,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import httpx
+from msgspec import Struct
 
 from receiver.cli.demo.checks import CheckResult, Observations, check
 from receiver.cli.demo.client import DemoClient
@@ -25,8 +25,7 @@ _WATCH_SECONDS = 0.4
 _CONCURRENT_CALLS = 64
 
 
-@dataclass(frozen=True)
-class ScenarioResult:
+class ScenarioResult(Struct, frozen=True):
     """How the demo ended."""
 
     checks: CheckResult

@@ -5,11 +5,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
+from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,8 +24,7 @@ _MAX_REFUSALS = 2
 _TOLERANCE_SECONDS = 300
 
 
-@dataclass
-class ReceivedEvent:
+class ReceivedEvent(Struct):
     """One event that the subscriber received."""
 
     task_id: str

@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 FAMILIES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("Qubico/flux1-dev", "txt2img", {"prompt": "a lighthouse at dusk"}),
@@ -24,8 +25,7 @@ _DURATIONS = (0.3, 3.0)
 _SLOW_CREATE = {"submit": "hang", "hang_seconds": 4.0, "duration": 5.0}
 
 
-@dataclass(frozen=True)
-class Workload:
+class Workload(Struct, frozen=True):
     """The bodies of the create calls. A task's number is its index, and is in its metadata as `demo`."""
 
     bodies: tuple[dict[str, Any], ...]

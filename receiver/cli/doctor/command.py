@@ -1,10 +1,10 @@
 """The command `ringback doctor`: makes the checks, prints them as they come, and ends with what they mean."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from msgspec.structs import asdict
 
 from receiver.cli.console import Json, print_json, print_marked, spinner
 from receiver.cli.doctor.result import DoctorOutcome, DoctorResult, bad, skipped

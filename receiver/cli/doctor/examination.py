@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from receiver.cli.doctor.result import DoctorOutcome, DoctorResult, bad, skipped
 from receiver.domain.keyring import KeyRing
@@ -31,8 +32,7 @@ async def sections(settings: Settings, *, slow: bool) -> AsyncIterator[Section]:
         yield "the backlog", examined.backlog
 
 
-@dataclass
-class _Examined:
+class _Examined(Struct):
     settings: Settings
     is_readable: bool = False
     is_public: bool = False

@@ -6,13 +6,13 @@ import hashlib
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import orjson
+from msgspec import Struct
 
 from receiver.cli.console import size_text
 from receiver.cli.doctor.result import DoctorOutcome, DoctorResult, bad, look, ok, skipped
@@ -39,8 +39,7 @@ _HEADERS = {
 """What a proxy has to pass on, and what is lost with it."""
 
 
-@dataclass(frozen=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """A probe that was sent."""
 
     url: str

@@ -1,7 +1,8 @@
 """What a check of `ringback doctor` found, and what to do about it."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class DoctorOutcome(StrEnum):
@@ -16,8 +17,7 @@ class DoctorOutcome(StrEnum):
     """It could not be checked, for a reason that is no fault."""
 
 
-@dataclass(frozen=True, slots=True)
-class DoctorResult:
+class DoctorResult(Struct, frozen=True):
     """One check: its name, its outcome, one line that says what was found, and one that says what to mend."""
 
     check: str

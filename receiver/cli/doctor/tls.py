@@ -2,10 +2,10 @@
 
 import asyncio
 import ssl
-from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
+from msgspec import Struct
 
 from receiver.clock import wall_now
 
@@ -14,8 +14,7 @@ FEW_DAYS = 14
 """A certificate that is renewed by itself has more days left than this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+class Handshake(Struct, frozen=True):
     """What a handshake showed: why it failed, "" if it did not, and until when the certificate is good, if it was seen.
 
     `issuer` is who signed it.

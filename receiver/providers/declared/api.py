@@ -1,11 +1,11 @@
 """The API of a provider that a file describes."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from models import TaskStatus
 from receiver.domain.updates import ProviderUpdate

@@ -5,13 +5,12 @@ The cases of `deploy/providers/kling.toml` are in `kling.cases.json` beside it. 
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import orjson
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from receiver.domain.updates import ProviderUpdate
@@ -84,8 +83,7 @@ class Cases(_Read):
     twin: dict[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class CaseOutcome:
+class CaseOutcome(Struct, frozen=True):
     """What became of a case: what was sent and read, and what of that is not as it must be."""
 
     name: str
@@ -235,7 +233,7 @@ def _told(outcome: Any) -> dict[str, Any]:
     name = type(outcome).__name__
     if isinstance(outcome, Accepted | Found):
         return {"outcome": name, **_update(outcome.update)}
-    values = {each.name: getattr(outcome, each.name) for each in fields_of(outcome) if each.name in _CONTENT}
+    values = {key: getattr(outcome, key, None) for key in _CONTENT}
     return {"outcome": name, **{key: value for key, value in values.items() if value is not None}}
 
 

@@ -1,14 +1,14 @@
 """What is wrong with a provider's file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from receiver.errors import SettingsError
 
 
-@dataclass(frozen=True, slots=True)
-class FileFault:
+class FileFault(Struct, frozen=True):
     """What is wrong with a file, and in which line; None for a fault of the whole file."""
 
     path: Path

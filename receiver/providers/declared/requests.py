@@ -2,9 +2,10 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from receiver.providers.api import CannotAsk, Request
 from receiver.providers.base import ProviderTask

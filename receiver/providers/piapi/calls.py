@@ -1,6 +1,5 @@
 """PiAPI's calls: how its responses are read, and what their envelopes mean."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from receiver.providers.base import MalformedUpdate
@@ -14,8 +13,7 @@ _LONGEST_PLAIN = 64 * 1024
 """Bytes of a plain-text body that are looked at: a message is far shorter."""
 
 
-@dataclass(frozen=True, slots=True)
-class PiAPIResponse(CallResponse):
+class PiAPIResponse(CallResponse, frozen=True):
     """A response of PiAPI's. An error may be in the envelope of a success."""
 
     @property

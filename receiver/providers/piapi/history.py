@@ -12,10 +12,11 @@ New tasks that are made meanwhile move the others to later pages: those are seen
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+
+from msgspec import Struct, field
 
 from receiver.domain.model_families import history_name
 from receiver.large_bodies import read_by_size
@@ -41,8 +42,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 Keep = Callable[[dict[str, Any]], bool]
 
 
-@dataclass(slots=True)
-class _Reading:
+class _Reading(Struct):
     """What was read. Of tasks that are not kept, only the ids are remembered, and those of one list at a time.
 
     `keep` is called in a thread for the items of a large page.

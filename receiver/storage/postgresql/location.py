@@ -7,10 +7,11 @@ this module does what it asks for, it has no meaning here and is left out, or it
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
+
+from msgspec import Struct, field
 
 from receiver.errors import SettingsError
 
@@ -42,8 +43,7 @@ POOLER_ADVICE = (
 )
 
 
-@dataclass(slots=True)
-class PostgreSQLLocation:
+class PostgreSQLLocation(Struct):
     """A server as the driver is told it.
 
     `settings` are for the server; `connect_seconds` is None if the URL does not say it; `tls` is None where the driver

@@ -18,11 +18,11 @@ that waits for its client is ended, for what it waits for is that statement, or 
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import asyncpg
+from msgspec import Struct
 from sqlalchemy import NullPool, text
 
 from receiver.errors import OutcomeUnknown, StorageUnavailable
@@ -46,8 +46,7 @@ _STATE = text(
 _END = text("SELECT pg_terminate_backend(:pid)")
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """A connection as the server knows it: its process's number, and when it began."""
 
     pid: int

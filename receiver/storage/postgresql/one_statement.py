@@ -21,10 +21,11 @@ last 100.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
+
+from msgspec import Struct, field
 
 from models import DeliveryStatus
 from receiver.storage.postgresql.intent_statements import intent_arrays, mark_waiting, waiting_query
@@ -45,8 +46,7 @@ MARK = "/* one statement */"
 """What the statement begins with: the server's views show it by that."""
 
 
-@dataclass(slots=True)
-class Writes:
+class Writes(Struct):
     """What one statement writes, and `versions`: of each task that was read, by its row key, the version."""
 
     versions: dict[int, int] = field(default_factory=dict)
@@ -157,8 +157,7 @@ def is_new(key: int | None) -> bool:
     return key is not None and key < 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(Struct, frozen=True):
     """What the statement's text depends on. `is_mixed` if some tasks have changes of fewer columns than others."""
 
     has_tasks: bool

@@ -20,11 +20,11 @@ Row keys of what is inserted are known after the commit: the lists that are retu
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn, cast
 
 import asyncpg
+from msgspec import Struct
 from sqlalchemy import text
 
 from models import SubscriptionKind
@@ -83,8 +83,7 @@ _INTENTS = text(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(Struct, frozen=True):
     """What was read: the state of each task by its row key, their ids, whose subscriptions are known, and these."""
 
     states: dict[int, tuple[str, int]]

@@ -3,9 +3,9 @@
 One process does it at a time. Where a table is in use all the time, it is left to the next time.
 """
 
-from dataclasses import dataclass
 from datetime import timedelta
 
+from msgspec import Struct
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -50,8 +50,7 @@ ARE_NEEDED = (
 _HAS_BOUND = text("SELECT count(*) FROM pg_constraint WHERE conrelid = to_regclass(:name) AND conname = :bound")
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionsKept:
+class PartitionsKept(Struct, frozen=True):
     """The partitions that were made and dropped, by their names."""
 
     made: list[str]

@@ -9,10 +9,10 @@ gaps, which are the default one's.
 """
 
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import text
 
 from receiver.domain.ids import first_id_at
@@ -45,8 +45,7 @@ def period_for(retention: timedelta) -> timedelta:
     return max(_SHORTEST, retention / _MOST_KEPT)
 
 
-@dataclass(frozen=True, slots=True)
-class Divided:
+class Divided(Struct, frozen=True):
     """A table that may be partitioned, by the key `column`, whose values are row keys of the table `numbered`."""
 
     table: str
@@ -71,8 +70,7 @@ DIVIDED = (
 """In the order in which they are made: each refers to those before it."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Partition:
+class Partition(Struct, frozen=True, order=True):
     """A partition, for the keys from `first` up to and without `end`."""
 
     first: int

@@ -1,8 +1,8 @@
 """The form of a table, read from the catalogue to give it to another one: keys, indexes, rights, who refers to it."""
 
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import TextClause, text
 
 from receiver.storage.postgresql.core_connection import CoreConnection
@@ -29,8 +29,7 @@ _GRANTS = text(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TableForm:
+class TableForm(Struct, frozen=True):
     """What a table has besides its columns; the methods return statements, for a table that has its name by then."""
 
     table: str

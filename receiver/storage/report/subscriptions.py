@@ -1,10 +1,10 @@
 """A subscription as a report judges it: from when on its present settings tell what it receives."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Select, or_, select
 
 from models import SubscriptionKind
@@ -16,8 +16,7 @@ SETTLED_AFTER = timedelta(seconds=10)
 another process that began before the change may commit after it, and the clocks of processes differ a little."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedWebhook:
+class ReportedWebhook(Struct, frozen=True):
     """A registered subscription, as it is now. `changed_at` is its last change of any kind, or its registration."""
 
     key: int

@@ -1,17 +1,16 @@
 """The range of time that a report is about, and where the rows of that range begin."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, Table, and_, func, select
 
 from receiver.storage.tables import events, runs, tasks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportWindow:
+class ReportWindow(Struct, frozen=True, kw_only=True):
     """The rows of an organization that were created from `since` on; `until` is the present moment.
 
     Rows from after `until` belong to it too: a clock was set back since they were written. What was due before
@@ -24,8 +23,7 @@ class ReportWindow:
     overdue_before: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """The rows of a window whose keys are from `first` to `last`, so that no query takes long."""
 
     window: ReportWindow
@@ -43,8 +41,7 @@ class Chunk:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class KeysInTime:
+class KeysInTime(Struct, frozen=True):
     """How to find the keys of a table by the age of its rows; they are in the order of time, all but exactly.
 
     `last` is the query for the greatest key as `id`, null if there is no row. `row_from` returns the query for

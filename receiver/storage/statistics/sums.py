@@ -6,11 +6,11 @@ sums exactly once, however many processes count it, and whatever happens to one 
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
+from msgspec import Struct, field
 from sqlalchemy import Select, Table, and_, bindparam, delete, func, insert, or_, select, update
 
 from models import EventType, StatisticStep
@@ -35,8 +35,7 @@ Sums = Mapping[Key, Counter[Any]]
 """By the key of a minute: numbers by the column's name, and those of the histogram by the bucket's number."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
+class _Form(Struct, frozen=True):
     """A table of sums: its key, which begins with the step, the columns that are added up, and the histogram."""
 
     table: Table
@@ -65,8 +64,7 @@ _COLUMNS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CountedPart:
+class CountedPart(Struct, frozen=True):
     """A part of a log that was counted: the row keys after `after` up to `until`, and what was in it."""
 
     log: str
