@@ -3,15 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, String
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, String, Uuid
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 BigKey = BigInteger().with_variant(Integer(), "sqlite")
 """An integer key: BIGINT on PostgreSQL. On SQLite it must be called INTEGER, or SQLite does not number it by itself."""
-
-Document = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-"""A JSON document: JSONB on PostgreSQL, text on SQLite. `None` is stored as NULL, not as the JSON word null."""
 
 BytewiseText = String().with_variant(String(collation="C"), "postgresql")
 """A text that compares by its bytes, whatever the database's collation: an index on it finds beginnings of words."""
@@ -26,8 +22,27 @@ class PublicId(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Use the native type where the database has one."""
         if dialect.name == "postgresql":
-            return dialect.type_descriptor(UUID(as_uuid=False))
+            return dialect.type_descriptor(Uuid(as_uuid=False))
         return dialect.type_descriptor(String(36))
+
+
+class DocumentType(TypeDecorator[Any]):
+    """The type of `Document`."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Use JSONB where the database has it; what is imported for that is not needed elsewhere."""
+        if dialect.name == "postgresql":
+            from sqlalchemy.dialects.postgresql import JSONB
+
+            return dialect.type_descriptor(JSONB(none_as_null=True))
+        return dialect.type_descriptor(JSON(none_as_null=True))
+
+
+Document = DocumentType(none_as_null=True)
+"""A JSON document: JSONB on PostgreSQL, text on SQLite. `None` is stored as NULL, not as the JSON word null."""
 
 
 class Moment(TypeDecorator[datetime]):

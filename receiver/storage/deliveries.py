@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     ColumnElement,
     Executable,
     Select,
@@ -20,6 +19,7 @@ from sqlalchemy import (
 )
 
 from models import DeliveryStatus, SubscriptionKind
+from models.columns import DocumentType
 from receiver.storage.hot import HotQuery
 from receiver.storage.page_filter import PageFilter
 from receiver.storage.tables import (
@@ -83,7 +83,7 @@ def _to_send(shown: Callable[[ColumnElement[Any]], ColumnElement[Any]]) -> HotQu
 
 
 def _if_small(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    return case((_IS_SMALL, column)).label(column.key) if isinstance(column.type, JSON) else column
+    return case((_IS_SMALL, column)).label(column.key) if isinstance(column.type, DocumentType) else column
 
 
 TO_SEND = _to_send(lambda column: column)

@@ -3,9 +3,10 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import JSON, Select, and_, literal_column, select
+from sqlalchemy import Select, and_, literal_column, select
 
 from models import DeliveryStatus, Submission
+from models.columns import DocumentType
 from receiver.storage.bounded_count import count_up_to
 from receiver.storage.deliveries import delivery_by_id
 from receiver.storage.tables import deliveries, subscriptions, tasks
@@ -14,7 +15,7 @@ from receiver.storage.transaction import Values
 
 MOST_BEFORE = 1000
 """Up to this many tasks or deliveries before one are counted."""
-_EXPLAINING = [each for each in tasks.c if not isinstance(each.type, JSON) or each.name in ("error", "words")]
+_EXPLAINING = [each for each in tasks.c if not isinstance(each.type, DocumentType) or each.name in ("error", "words")]
 _ENDPOINT = ("is_active", "deleted_at", "disabled_reason", "failing_since", "ordered", "rate_limit", "max_in_flight")
 
 

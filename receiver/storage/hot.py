@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import JSON, ColumnElement, Dialect, Select, Text, cast, select
+from sqlalchemy import ColumnElement, Dialect, Select, Text, cast, select
 from sqlalchemy.types import TypeEngine
+
+from models.columns import DocumentType
 
 HotRow = dict[str, dict[str, Any]]
 """One row: for each table of the query, its columns by name."""
@@ -51,7 +53,7 @@ class HotQuery:
 
 
 def _is_document(column: ColumnElement[Any]) -> bool:
-    return isinstance(column.type, JSON)
+    return isinstance(column.type, DocumentType)
 
 
 def _decoded(column: ColumnElement[Any], value: Any) -> Any:

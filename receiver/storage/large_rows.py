@@ -14,7 +14,8 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Executable, Integer, Select, Table
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import JSON
+
+from models.columns import DocumentType
 
 MOST_PAGE_BYTES = 4 * 1024 * 1024
 """Of one page, as JSON, unless its first row alone has more."""
@@ -65,7 +66,7 @@ class LargeRows(Struct, frozen=True):
 @cache
 def bytes_of(*tables: Table) -> ColumnElement[int]:
     """Return the expression of the stored size of all documents in a row of these tables."""
-    documents = [column for table in tables for column in table.c if isinstance(column.type, JSON)]
+    documents = [column for table in tables for column in table.c if isinstance(column.type, DocumentType)]
     return reduce(add, map(document_bytes, documents))
 
 

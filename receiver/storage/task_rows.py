@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, case, literal_column
+from sqlalchemy import ColumnElement, case, literal_column
 
+from models.columns import DocumentType
 from receiver.errors import StorageUnavailable
 from receiver.storage.database import Database
 from receiver.storage.hot import HotQuery, HotRow
@@ -21,7 +22,7 @@ _IS_SMALL = tasks.c.stored_bytes <= literal_column(str(SMALL_BYTES))
 
 
 def _if_small(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    return case((_IS_SMALL, column)).label(column.key) if isinstance(column.type, JSON) else column
+    return case((_IS_SMALL, column)).label(column.key) if isinstance(column.type, DocumentType) else column
 
 
 _TASKS = HotQuery(

@@ -7,7 +7,6 @@ from typing import Any
 
 from msgspec import field
 from sqlalchemy import (
-    JSON,
     ColumnElement,
     Select,
     and_,
@@ -24,6 +23,7 @@ from sqlalchemy import (
 )
 
 from models import TERMINAL, Submission, TaskStatus
+from models.columns import DocumentType
 from receiver.domain.decisions import STORED_ONCE
 from receiver.domain.ids import is_id
 from receiver.domain.searched_values import searched_values
@@ -171,7 +171,7 @@ def _if_small(by_uid: bool) -> Select[Any]:
     return _one(
         (
             column
-            if not isinstance(column.type, JSON)
+            if not isinstance(column.type, DocumentType)
             else type_coerce(case((tasks.c.stored_bytes <= SMALL_BYTES, column)), column.type).label(column.name)
             for column in tasks.c
         ),
@@ -229,7 +229,7 @@ def shortened_tasks(keys: Sequence[int]) -> Select[Any]:
     """Return the query for tasks by their row keys, newest first, without documents but for a small output."""
     output = case((document_bytes(tasks.c.output) <= _SMALL_OUTPUT, tasks.c.output))
     columns = [
-        column if not isinstance(column.type, JSON) else cast(null(), column.type).label(column.name)
+        column if not isinstance(column.type, DocumentType) else cast(null(), column.type).label(column.name)
         for column in tasks.c
         if column is not tasks.c.output
     ]

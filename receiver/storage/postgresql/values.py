@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import JSON, String
+from sqlalchemy import String
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from models.columns import Moment
+from models.columns import DocumentType, Moment
 
 NUL, REPLACEMENT = "\x00", "\ufffd"
 _LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(microseconds=1)
@@ -35,7 +35,7 @@ def write_moment(value: datetime) -> datetime:
 
 def encoder_of(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     """Return the encoder for values of a column of this type; None if they are passed as they are."""
-    if isinstance(kind, JSON):
+    if isinstance(kind, DocumentType):
         return write_document
     if isinstance(kind, Moment):
         return write_moment

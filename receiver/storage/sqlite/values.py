@@ -6,10 +6,10 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy import JSON, Boolean
+from sqlalchemy import Boolean
 from sqlalchemy.types import TypeEngine
 
-from models.columns import Moment
+from models.columns import DocumentType, Moment
 
 
 def write_document(value: Any) -> str:
@@ -37,14 +37,14 @@ def read_moment(value: str) -> datetime:
 
 def encoder_of(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     """Return the encoder for values of a column of this type; None if they are stored as they are."""
-    if isinstance(kind, JSON):
+    if isinstance(kind, DocumentType):
         return write_document
     return write_moment if isinstance(kind, Moment) else None
 
 
 def decoder_of(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     """Return the decoder for values of a column of this type; None if they are right as they are."""
-    if isinstance(kind, JSON):
+    if isinstance(kind, DocumentType):
         return read_document
     if isinstance(kind, Moment):
         return read_moment

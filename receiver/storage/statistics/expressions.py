@@ -6,11 +6,11 @@ they arrive in a tenth of the time.
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ColumnElement, case, literal_column
+from sqlalchemy import BigInteger, ColumnElement, case, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from models.columns import Moment
+from models.columns import Document, Moment
 from receiver.domain.histograms import DOUBLINGS, LONGEST_MS, SUB_BUCKETS
 
 
@@ -33,7 +33,7 @@ class milliseconds_between(FunctionElement[Any]):  # noqa: N801
 class rows_by_time(FunctionElement[Any]):  # noqa: N801
     """All rows as a list of lists: the first value, a time, in seconds since 1970, and the others. It may be null."""
 
-    type = JSON()
+    type = Document
     name = "rows_by_time"
     inherit_cache = True
 
@@ -41,7 +41,7 @@ class rows_by_time(FunctionElement[Any]):  # noqa: N801
 class documents_of(FunctionElement[Any]):  # noqa: N801
     """The documents of all rows of a group as a list. It may be null."""
 
-    type = JSON()
+    type = Document
     name = "documents_of"
     inherit_cache = True
 
