@@ -1,11 +1,14 @@
 """The `ringback` command: only the command that is named is imported, and that imports late what is slow to import."""
 
 import gc
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line: the console script `ringback`."""
+    # pydantic would read the metadata of every installed package, to look for plugins of its own.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if sys.argv[1:2] == ["serve"]:
         from receiver.serving.early_signals import handle_early_signals
 
