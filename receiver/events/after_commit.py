@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -58,10 +57,10 @@ class AfterCommit(Struct, frozen=True):
 
 
 class _Waiter(Protocol):
-    """What is set when a task or run has changed."""
+    """What is told when a task or run has changed."""
 
-    def set(self) -> None:
-        """Note the change."""
+    def set(self, uid: str) -> None:
+        """Note the change of this task or run."""
         ...
 
 
@@ -80,7 +79,7 @@ class Waiting:
         """Return a context manager within which no change of this task or run is missed."""
         return Watch(self, uid)
 
-    def watch_several(self, uids: AbstractSet[str]) -> "SeveralWatched":
+    def watch_several(self, uids: Collection[str]) -> "SeveralWatched":
         """Return a context manager within which no change of these tasks or runs is missed."""
         return SeveralWatched(self, uids)
 
@@ -102,13 +101,13 @@ class Waiting:
     def wake(self, uid: str) -> None:
         """Wake the long polls that wait for this task or run."""
         for waiter in self._waiters.get(uid, ()):
-            waiter.set()
+            waiter.set(uid)
 
     def wake_all(self) -> None:
         """Wake every long poll: any task or run may have changed."""
-        for waiters in self._waiters.values():
+        for uid, waiters in self._waiters.items():
             for waiter in waiters:
-                waiter.set()
+                waiter.set(uid)
 
     def close(self) -> None:
         """Wake every long poll so that it returns what it has read: the service stops."""
@@ -163,7 +162,7 @@ class Watch(Wakeable):
     def __exit__(self, *_: object) -> None:
         self._waiting._remove(self._uid, self)
 
-    def set(self) -> None:
+    def set(self, _uid: str) -> None:
         """Note that the task or run has changed, and end the wait."""
         self._has_changed = True
         self.wake()
@@ -171,66 +170,50 @@ class Watch(Wakeable):
     async def changed(self, seconds: float) -> bool:
         """Wait for a change, `seconds` at most; return whether there was one."""
         if not self._has_changed:
-            waiter = self._waiter = asyncio.get_running_loop().create_future()
-            self._waiting.time_outs.set(waiter, max(seconds, 0))
             with _Wait():
-                try:
-                    await waiter
-                finally:
-                    self._waiter = None
+                await self.woken(self._waiting.time_outs, max(seconds, 0))
         has_changed, self._has_changed = self._has_changed, False
         return has_changed
 
 
-class SeveralWatched:
+class SeveralWatched(Wakeable):
     """One long poll for several tasks or runs. Enter it before reading them, as a `Watch`."""
 
-    def __init__(self, waiting: Waiting, uids: AbstractSet[str]) -> None:
-        self.uids = uids
+    __slots__ = ("_changed", "_waiting", "uids")
+
+    def __init__(self, waiting: Waiting, uids: Collection[str]) -> None:
+        super().__init__()
         self._waiting = waiting
-        self._event = asyncio.Event()
-        self._changed: set[str] = set()
-        self._waiters = {uid: _OneOfSeveral(uid, self._changed, self._event) for uid in uids}
+        self.uids = uids
+        self._changed: set[str] | None = None
+        """What has changed since it was asked last; while that is nothing, no set is held."""
 
     def __enter__(self) -> "SeveralWatched":
-        for uid, waiter in self._waiters.items():
-            self._waiting._add(uid, waiter)
+        for uid in self.uids:
+            self._waiting._add(uid, self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for uid, waiter in self._waiters.items():
-            self._waiting._remove(uid, waiter)
+        for uid in self.uids:
+            self._waiting._remove(uid, self)
 
-    async def changed(self, seconds: float) -> AbstractSet[str]:
+    def set(self, uid: str) -> None:
+        """Note that this one of them has changed, and end the wait."""
+        if self._changed is None:
+            self._changed = set()
+        self._changed.add(uid)
+        self.wake()
+
+    async def changed(self, seconds: float) -> Collection[str]:
         """Wait for a change, `seconds` at most; return what to read again.
 
-        That is all of them when nothing has woken it for a while: another process may have changed one.
+        That is `uids` when nothing has woken it for a while: another process may have changed one.
         """
-        with _Wait():
-            try:
-                async with asyncio.timeout(max(min(seconds, _REREAD_SECONDS), 0)):
-                    await self._event.wait()
-            except TimeoutError:
-                return self.uids
-        found = set(self._changed)
-        self._changed.clear()
-        self._event.clear()
-        return found
-
-
-class _OneOfSeveral:
-    """Notes which of several tasks or runs has changed."""
-
-    __slots__ = ("_changed", "_event", "_uid")
-
-    def __init__(self, uid: str, changed: set[str], event: asyncio.Event) -> None:
-        self._uid = uid
-        self._changed = changed
-        self._event = event
-
-    def set(self) -> None:
-        self._changed.add(self._uid)
-        self._event.set()
+        if self._changed is None:
+            with _Wait():
+                await self.woken(self._waiting.time_outs, max(min(seconds, _REREAD_SECONDS), 0))
+        changed, self._changed = self._changed, None
+        return self.uids if changed is None else changed
 
 
 class WakeTimer:

@@ -10,7 +10,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 
-from receiver.events.wakeable import Wakeable
+from receiver.events.wakeable import TimeOuts, Wakeable
 from receiver.storage.transaction import NewEvent
 
 MOST_EVENTS = 1024
@@ -85,7 +85,7 @@ class StreamCursor(Wakeable):
     async def wait(self, seconds: float) -> bool:
         """Wait until there are events to read or no more will come, `seconds` at most; return whether that is so."""
         if self.caught_up and not self.closed:
-            await self.woken(seconds)
+            await self.woken(self._feed.time_outs, seconds)
         return not self.caught_up or self.closed
 
 
@@ -98,6 +98,8 @@ class Feed:
         self.closed = False
         self.followed = asyncio.Event()
         """Set while there is at least one follower."""
+        self.time_outs = TimeOuts()
+        """What ends the waits of followers that nothing wakes."""
         self._bytes = 0
         self._buffer: deque[Entry] = deque()
         self._cursors: dict[Topic, set[StreamCursor]] = defaultdict(set)

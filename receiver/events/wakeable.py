@@ -27,34 +27,6 @@ LEAVER: ContextVar[Leaver | None] = ContextVar("leaver", default=None)
 """Who may be gone before the present task ends a wait, if that matters."""
 
 
-class Wakeable:
-    """Something for which one asyncio task at a time waits.
-
-    `asyncio.wait`, or an `asyncio.Event` with a timeout, would hold a KiB more for each that waits.
-    """
-
-    __slots__ = ("_waiter",)
-
-    def __init__(self) -> None:
-        self._waiter: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        """End the wait, if there is one."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def woken(self, seconds: float) -> None:
-        """Wait for `wake`, `seconds` at most."""
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = loop.call_later(seconds, self.wake)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
-
-
 class TimeOuts:
     """Ends many waits at their times by one timer of the event loop: one for each would hold half a KiB."""
 
@@ -97,3 +69,26 @@ class TimeOuts:
                 waiter.set_result(None)
         if self._due:
             self._timer = loop.call_at(self._due[0][0], self._end_due, context=_NO_CONTEXT)
+
+
+class Wakeable:
+    """Something for which one asyncio task at a time waits.
+
+    `asyncio.wait`, or an `asyncio.Event` with a timeout, would hold a KiB more for each that waits.
+    """
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self) -> None:
+        self._waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """End the wait, if there is one."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def woken(self, time_outs: TimeOuts, seconds: float) -> "asyncio.Future[None]":
+        """Return what is done at the next `wake`, and in `seconds` at the latest. A coroutine would hold more."""
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        time_outs.set(waiter, seconds)
+        return waiter

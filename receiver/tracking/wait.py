@@ -1,7 +1,7 @@
 """Waits for several tasks together: one wait, however many they are."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from models import TERMINAL
@@ -15,6 +15,8 @@ from receiver.storage.task_standings import standings_by_provider_ids, standings
 TaskStanding = Mapping[str, Any]
 _MOST_NAMED = 10
 """Of ids that do not exist, in an error."""
+_NONE: frozenset[str] = frozenset()
+"""One for all waits in which nothing has ended."""
 
 
 class TaskWaits:
@@ -35,26 +37,37 @@ class TaskWaits:
         uids = await self._find(organization_id, task_ids)
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        found: dict[str, TaskStanding] = {}
-        enough = all if for_all else any
-        with self._waiting.watch_several(set(uids)) as watch:
-            changed = watch.uids
+        ended = _NONE
+        with self._waiting.watch_several(uids) as watch:
+            changed: Collection[str] = watch.uids
             while True:
-                # Only what has changed is read: of a thousand tasks, each that ends wakes this wait.
-                for row in await self._database.read(standings_of(organization_id, changed)):
-                    found[row["uid"]] = row
-                is_over = enough(found[uid]["status"] in TERMINAL for uid in uids if uid in found)
+                # Only what has changed is read: of a thousand tasks, each that ends wakes this wait. No rows are held
+                # while it waits, so all are read once more for the answer.
+                rows = await self._standings(organization_id, changed)
+                ended = (ended - rows.keys()).union(_ended(rows)) or _NONE
+                if changed is watch.uids:
+                    uids = _those_in(rows, uids)  # others were purged
+                is_over = ended.issuperset(uids) if for_all else not ended.isdisjoint(uids)
                 left = end - loop.time()
                 if is_over or left < STEP_SECONDS or self._waiting.closed:
-                    return [found[uid] for uid in uids if uid in found], is_over
+                    if rows.keys() >= set(uids):
+                        return list(map(rows.__getitem__, uids)), is_over
+                    changed = watch.uids
+                    continue
+                del rows
                 changed = await watch.changed(left)
+
+    async def _standings(self, organization_id: int, uids: Collection[str]) -> dict[str, TaskStanding]:
+        rows = await self._database.read(standings_of(organization_id, uids))
+        return {row["uid"]: row for row in rows}
 
     async def _find(self, organization_id: int, task_ids: Sequence[str]) -> list[str]:
         """Return Ringback's ids of these tasks. Raises `NotFound`."""
         own = {given: given.lower() for given in task_ids if is_id(given.lower())}
         rows = await self._database.read(standings_of(organization_id, set(own.values()))) if own else []
         known = {row["uid"] for row in rows}
-        uids = {given: uid for given, uid in own.items() if uid in known}
+        # Where both are equal, one of them is held: there may be a thousand, in each of many waits.
+        uids = {given: given if given == uid else uid for given, uid in own.items() if uid in known}
         if others := [given for given in task_ids if given not in uids]:
             for row in await self._database.read(standings_by_provider_ids(organization_id, others)):
                 uids.setdefault(row["provider_task_id"], row["uid"])
@@ -65,3 +78,13 @@ class TaskWaits:
             message = f"{len(unknown)} {what} not exist: {named}{more}"
             raise NotFound(message, code="task_not_found", param="task_ids")
         return [uids[given] for given in task_ids]
+
+
+def _ended(rows: Mapping[str, TaskStanding]) -> list[str]:
+    return [uid for uid, row in rows.items() if row["status"] in TERMINAL]
+
+
+def _those_in(rows: Mapping[str, TaskStanding], uids: list[str]) -> list[str]:
+    """Return these ids without those that are not in `rows`: as the same list where all are."""
+    found = [uid for uid in uids if uid in rows]
+    return found if len(found) < len(uids) else uids
