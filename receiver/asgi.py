@@ -17,7 +17,9 @@ PEER = "ringback.peer"
 `{"is_trusted": bool}`. `scope["client"]` does not: it is what that proxy said. Another server may have none."""
 AFTERWARDS = "ringback.afterwards"
 """The ASGI extension by which the server offers to go on with a response when the application has returned, and all
-that the request passed has been released: `{"go_on": function}`, which takes one `Afterwards`."""
+that the request passed has been released: `{"go_on": function}`, which takes one `Afterwards`. A middleware that has
+to see the answer says so there (`see_answer`)."""
+_SEEN = "is_seen"
 KEY = "ringback.key"
 """The name in the scope of the ids of the API key and the organization of a request, once they are known."""
 
@@ -51,6 +53,18 @@ def afterwards(scope: Scope) -> Callable[[Afterwards], None] | None:
     """Return what takes that which sends a response, or its rest, afterwards; None if the server has no such offer."""
     go_on: Callable[[Afterwards], None] | None = (scope.get("extensions") or {}).get(AFTERWARDS, {}).get("go_on")
     return go_on
+
+
+def see_answer(scope: Scope) -> None:
+    """Have what sends a response afterwards send it by the way that the request came, and so hold that way."""
+    offer = (scope.get("extensions") or {}).get(AFTERWARDS)
+    if offer is not None:
+        offer[_SEEN] = True
+
+
+def is_answer_seen(scope: Scope) -> bool:
+    """Return whether a middleware has called `see_answer` for this request."""
+    return _SEEN in (scope.get("extensions") or {}).get(AFTERWARDS, {})
 
 
 def end_within(scope: Scope) -> None:

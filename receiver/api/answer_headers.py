@@ -36,15 +36,28 @@ class AnswerHeadersMiddleware:
         if scope["type"] != "http":
             return self._app(scope, receive, send)
         begin()
-        request_id = begin_request(_given_id(scope))
+        return self._app(scope, receive, WithHeaders(scope, begin_request(_given_id(scope)), send))
 
-        def send_with_headers(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                _add_headers(message, request_id)
-                observe(scope, message["status"])
-            return send(message)
 
-        return self._app(scope, receive, send_with_headers)
+class WithHeaders:
+    """Stands in for the `send` of one request: it adds the headers, and observes the time.
+
+    A function within a function would take longer to make, and hold five times as much.
+    """
+
+    __slots__ = ("_request_id", "_scope", "_send")
+
+    def __init__(self, scope: Scope, request_id: str, send: Send) -> None:
+        self._scope = scope
+        self._request_id = request_id
+        self._send = send
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Send a message of ASGI."""
+        if message["type"] == "http.response.start":
+            _add_headers(message, self._request_id)
+            observe(self._scope, message["status"])
+        return self._send(message)
 
 
 def _given_id(scope: Scope) -> bytes | None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from receiver.asgi import see_answer
+
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST")
 _READABLE = (
     "X-Request-Id",
@@ -43,6 +45,8 @@ class CorsMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         is_for_pages = scope["type"] == "http" and not _path(scope).startswith(_NOT_FOR_PAGES)
+        if is_for_pages:
+            see_answer(scope)
         await (self._with_cors if is_for_pages else self._app)(scope, receive, send)
 
 

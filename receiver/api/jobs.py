@@ -4,6 +4,7 @@ A step's `job_id` is the id of its task.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from receiver.api.dialects import Reply
@@ -29,12 +30,13 @@ async def get_job(call: Call) -> Reply | Later:
     included = _included(query)
     if not query.wait_for_completion:
         return await _reply(call, await _task(call, uid, None), fields, included)
-    seconds = query.timeout_seconds
+    return Later(partial(_reply_when_ended, uid, query.timeout_seconds, fields, included))
 
-    async def wait(call: Caller) -> Reply:
-        return await _reply(call, await _task(call, uid, seconds), fields, included)
 
-    return Later(wait)
+async def _reply_when_ended(
+    uid: str, seconds: float, fields: frozenset[str], included: frozenset[str], call: Caller
+) -> Reply:
+    return await _reply(call, await _task(call, uid, seconds), fields, included)
 
 
 async def _reply(call: Caller, task: Mapping[str, Any], fields: frozenset[str], included: frozenset[str]) -> Reply:

@@ -7,14 +7,15 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from receiver.api.answer_headers import WithHeaders
 from receiver.api.dialects import Dialect, Reply
 from receiver.api.keys_in_use import Principal
 from receiver.api.limits import LimitStatus
 from receiver.api.request_errors import broken_off, noted
 from receiver.api.services import Services
-from receiver.asgi import KEY, ResponseRest, afterwards
+from receiver.asgi import KEY, ResponseRest, afterwards, is_answer_seen
 from receiver.body_budget import BodyBudget
 from receiver.events.wakeable import LEAVER
 from receiver.telemetry.metrics import counted, exceptions
@@ -40,7 +41,10 @@ class Caller(Protocol):
 
 
 class Later(Struct, frozen=True):
-    """A reply that may take long, because a task or run is waited for, and what makes it."""
+    """A reply that may take long, because a task or run is waited for, and what makes it.
+
+    That is rather a `partial` than a function within a function, which would hold three times as much.
+    """
 
     reply: Callable[[Caller], Awaitable[Reply]]
 
@@ -48,8 +52,9 @@ class Later(Struct, frozen=True):
 class LongPoll:
     """The response to one client, as an ASGI application, for a server that goes on with it by itself.
 
-    Of the request it holds what the reply and errors need, and the way on which middlewares see what is sent. The wait
-    ends when the client is gone, and if the request only `reads`, when its key ends.
+    Of the request it holds what the reply and errors need, and the way back through the middlewares only where one has
+    to see the answer: else it adds the headers of every answer itself. The wait ends when the client is gone, and if
+    the request only `reads`, when its key ends.
     """
 
     __slots__ = (
@@ -59,7 +64,6 @@ class LongPoll:
         "_limit_status",
         "_path",
         "_reads",
-        "_receive",
         "_reply",
         "_request_id",
         "_scope",
@@ -109,7 +113,8 @@ class LongPoll:
         """Leave the response to the server."""
         go_on = afterwards(scope)
         assert go_on is not None  # noqa: S101 - the endpoint has looked
-        self._scope, self._receive, self._send = scope, receive, send
+        self._scope = scope
+        self._send = send if is_answer_seen(scope) else None
         go_on(self._go_on)
 
     async def _go_on(self, rest: ResponseRest) -> None:
@@ -127,7 +132,8 @@ class LongPoll:
                 LEAVER.set(None)
             if self._limit_status is not None:
                 response.headers.update(self._limit_status.headers)
-            await response(self._scope, self._receive, self._send)
+            send = self._send or WithHeaders(self._scope, self._request_id, rest.send)
+            await response(self._scope, _nothing, send)
         except asyncio.CancelledError:
             if not self._is_gone:
                 raise
@@ -168,3 +174,7 @@ class LongPoll:
         self._is_gone = True
         if self._waits:
             self._task.cancel()
+
+
+async def _nothing() -> Message:
+    raise AssertionError("a response that is not a stream receives nothing")

@@ -5,6 +5,7 @@ Pi's endpoints (`receiver/api/CONTRACTS.md`, "Pi"), extended by list, cancel and
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from models import RunStatus, StepStatus
@@ -66,13 +67,13 @@ async def get_run(call: Call) -> Reply | Later:
     if not query.wait_for_completion:
         run = await call.services.runs.run(call.organization_id, uid)
         return await _reply_in_form(call, run, is_detailed=is_detailed)
+    return Later(partial(_reply_when_ended, uid, seconds, is_detailed))
 
-    async def wait(call: Caller) -> Reply:
-        with call.services.quotas.waiting(call.organization_id):
-            run = await call.services.runs.wait(call.organization_id, uid, seconds)
-        return await _reply_in_form(call, run, is_detailed=is_detailed)
 
-    return Later(wait)
+async def _reply_when_ended(uid: str, seconds: float, is_detailed: bool, call: Caller) -> Reply:
+    with call.services.quotas.waiting(call.organization_id):
+        run = await call.services.runs.wait(call.organization_id, uid, seconds)
+    return await _reply_in_form(call, run, is_detailed=is_detailed)
 
 
 async def list_runs(call: Call) -> Reply:

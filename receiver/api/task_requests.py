@@ -1,6 +1,7 @@
 """Turns a client's request for a task into one for `receiver.tracking`; used for single tasks and bulk calls."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from models import Submission, TaskStatus
@@ -75,13 +76,15 @@ async def reply_with_task(
     task_id, seconds = call.path("task_id"), query.timeout_seconds
     if not query.wait_for_completion:
         return await reply(call, await call.services.tracker.task(call.organization_id, task_id, call.hold))
+    return Later(partial(_reply_when_ended, task_id, seconds, reply))
 
-    async def wait(call: Caller) -> Reply:
-        with call.services.quotas.waiting(call.organization_id):
-            task = await call.services.tracker.wait(call.organization_id, task_id, seconds, call.hold)
-        return await reply(call, task)
 
-    return Later(wait)
+async def _reply_when_ended(
+    task_id: str, seconds: float, reply: Callable[[Caller, Mapping[str, Any]], Awaitable[Reply]], call: Caller
+) -> Reply:
+    with call.services.quotas.waiting(call.organization_id):
+        task = await call.services.tracker.wait(call.organization_id, task_id, seconds, call.hold)
+    return await reply(call, task)
 
 
 def check_not_refused(task: Mapping[str, Any]) -> None:

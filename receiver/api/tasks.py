@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from receiver.api.dialects import Reply
@@ -67,17 +68,16 @@ async def wait_for_tasks(call: Call) -> Later:
     """`POST /api/v1/tasks/wait`: how far several tasks are, when any or all of them have ended: it changes nothing."""
     wanted = await call.body(WaitForTasks)
     ids, for_all = list(dict.fromkeys(wanted.task_ids)), wanted.mode == "all"
-    seconds = wanted.timeout_seconds
+    return Later(partial(_reply_when_ended, ids, wanted.timeout_seconds, for_all))
 
-    async def wait(call: Caller) -> Reply:
-        with call.services.quotas.waiting(call.organization_id):
-            rows, is_over = await call.services.task_waits.wait(call.organization_id, ids, seconds, for_all=for_all)
-        tasks = [task_standing(row) for row in rows]
-        ended = [task["task_id"] for task in tasks if task["has_ended"]]
-        mode = "all" if for_all else "any"
-        return Reply({"object": "wait", "mode": mode, "timed_out": not is_over, "ended": ended, "tasks": tasks}, "wait")
 
-    return Later(wait)
+async def _reply_when_ended(ids: Sequence[str], seconds: float, for_all: bool, call: Caller) -> Reply:
+    with call.services.quotas.waiting(call.organization_id):
+        rows, is_over = await call.services.task_waits.wait(call.organization_id, ids, seconds, for_all=for_all)
+    tasks = [task_standing(row) for row in rows]
+    ended = [task["task_id"] for task in tasks if task["has_ended"]]
+    mode = "all" if for_all else "any"
+    return Reply({"object": "wait", "mode": mode, "timed_out": not is_over, "ended": ended, "tasks": tasks}, "wait")
 
 
 async def list_events(call: Call) -> Reply:

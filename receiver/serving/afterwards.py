@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from receiver.asgi import AFTERWARDS, Afterwards
 from receiver.serving.lean_event import LeanEvent
 
-_KEPT = ("type", "method", "client", "extensions", "route")
+_KEPT = ("type", "method", "client", "route")
 """Of the scope of a request whose response goes on: five at most, for a sixth would make it twice as large."""
 _LOGGED = ("http_version", "path", "query_string")
 """What uvicorn's own access log needs besides; the service has another."""
@@ -21,28 +21,30 @@ _LOGGED = ("http_version", "path", "query_string")
 class WithAfterwards:
     """Responds to one request, and offers the extension `AFTERWARDS` to the application."""
 
-    __slots__ = ("_app", "_cycle")
+    __slots__ = ("_app", "_cycle", "_goes_on")
 
-    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle) -> None:
+    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle, goes_on: Callable[[], None] = lambda: None) -> None:
+        """Begin; `goes_on` is called when the application has returned and the response goes on."""
         self._app = app
         self._cycle = cycle
+        self._goes_on = goes_on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application respond, and then what it has left to do afterwards."""
         given: list[Afterwards] = []
-        others = scope["extensions"]
-        scope["extensions"] = {**others, AFTERWARDS: {"go_on": given.append}}
+        scope["extensions"][AFTERWARDS] = {"go_on": given.append}
         await self._app(scope, receive, send)
         if given:
-            scope["extensions"] = others
             names = _KEPT + _LOGGED if self._cycle.access_log else _KEPT
             kept = {name: scope[name] for name in names if name in scope}
             scope.clear()
             scope.update(kept)
+            self._goes_on()
             rest = _Rest(self._cycle, send)
-            del receive, send
+            going_on = given.pop()(rest)
+            del receive, send, kept, names, given
             try:
-                await given.pop()(rest)
+                await going_on
             finally:
                 rest.close()
 

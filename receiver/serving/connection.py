@@ -83,7 +83,6 @@ class ServerConnection(Http1Connection):
         "_behind",
         "_bounds",
         "_clock",
-        "_extensions",
         "_is_answered",
         "_is_over",
         "_keeps_alive",
@@ -92,6 +91,7 @@ class ServerConnection(Http1Connection):
         "_next_turn",
         "_now",
         "_payload",
+        "_peer",
         "_refusal",
         "_trailers",
         "_unread",
@@ -122,10 +122,7 @@ class ServerConnection(Http1Connection):
         self._bounds = RequestBounds(self._limits.max_head_bytes)
         self._clock = BodyClock(self.loop.time)
         self._now = time.thread_time  # the loop's time stands still within a turn
-        self._extensions: dict[str, dict[object, object]] = {
-            ABORT: {"abort": self.abort},
-            BODIES: server_state.bodies_offered,
-        }
+        self._peer = _PEERS[False]
         self._waits_for: _Wait = "first byte"
         self._behind = bytearray()
         """What arrived behind a request that is in progress, or in the present turn of the loop, and is not parsed."""
@@ -149,7 +146,7 @@ class ServerConnection(Http1Connection):
         """Begin, with the deadline of the first byte."""
         super().connection_made(transport)
         self.client = _client(transport)
-        self._extensions[PEER] = _PEERS[self.network is not None and self.network.is_trusted]
+        self._peer = _PEERS[self.network is not None and self.network.is_trusted]
         self.flow = RequestFlow(transport, self._clock, self._is_full)
         now = self.loop.time()
         self.deadline = now + self._limits.first_byte_seconds
@@ -269,7 +266,12 @@ class ServerConnection(Http1Connection):
         if not self.idle:  # the parser found another end of the request than we did
             self._stop_parsing(refusals.INVALID)
         super().on_message_begin()
-        self.scope["extensions"] = self._extensions
+        # Made for each request, so that a response that goes on for long does not hold it.
+        self.scope["extensions"] = {
+            ABORT: {"abort": self.abort},
+            BODIES: self._all.bodies_offered,
+            PEER: self._peer,
+        }
         self._trailers = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -298,8 +300,13 @@ class ServerConnection(Http1Connection):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if cycle.scope["method"] in _LONG and not self.url.startswith(_NEVER_LONG):
             self.headers = _NO_HEADERS  # the scope has them: what releases it releases them
-            app = cast("ASGI3Application", WithAfterwards(cast("ASGIApp", app), cycle))
+            app = cast("ASGI3Application", WithAfterwards(cast("ASGIApp", app), cycle, self._goes_on))
         super()._start_asgi_task(cycle, app)
+
+    def _goes_on(self) -> None:
+        """Hold less: the response may take long, and until its end nothing that arrives is parsed."""
+        if self._waits_for == "response":
+            self.release_parser()
 
     @property
     def on_body(self) -> Callable[[bytes], None]:

@@ -32,6 +32,8 @@ class Http1Connection(HttpToolsProtocol):
         Return what has to be parsed again: the head of a request that offered another protocol, without the offer.
         Raises `httptools.HttpParserError`.
         """
+        if self.parser is None:
+            self.parser = _request_parser(self)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -46,6 +48,13 @@ class Http1Connection(HttpToolsProtocol):
         """Return whether the head that was parsed makes an offer: then it is parsed again, and begins no request."""
         # CONNECT is an upgrade to the parser too, with or without an offer.
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def release_parser(self) -> None:
+        """Hold no parser until there is something to parse again: a KiB, while a response goes on for long.
+
+        Call it between two messages alone, and not in a callback of the parser.
+        """
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does at the end
 
     @property
     def idle(self) -> bool:

@@ -1,4 +1,4 @@
-"""The memory that an idle client costs a service with thousands of them: of the live stream, and of a long poll.
+"""The memory that an idle client costs a service with thousands of them: of the live stream, and of long polls.
 
 `streams` measures two thousand of each, `many_streams` ten thousand streams.
 """
@@ -22,6 +22,9 @@ _OTHER_FILES = 500
 _FIRST_COMMENT = b"from here on"
 _STREAM = request("GET", "/api/v1/events").replace(b"\r\n\r\n", b"\r\naccept: text/event-stream\r\n\r\n")
 _LONG_POLL = request("GET", f"/api/v1/tasks/{task_id(1)}?wait_for_completion=true&timeout_seconds=30")
+_WAIT_FOR_TASKS = request(
+    "POST", "/api/v1/tasks/wait", {"task_ids": [task_id(number) for number in (1, 2, 3)], "timeout_seconds": 30}
+)
 _LONG_POLLS_WAIT = re.compile(rb"^ringback_long_polls_waiting (.+)$", re.MULTILINE)
 _READ_AGAIN = 0.01
 """This part of the long polls may be reading its row again while they are counted."""
@@ -31,12 +34,16 @@ Reader = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def streams(context: BenchContext) -> None:
-    """Measure the memory that idle streams and idle long polls need."""
+    """Measure the memory that idle streams and idle long polls need, those for one task and for several."""
     _raise_file_limit(_CONNECTIONS)
     for _ in context.runs("streams"):
-        for what, content in (("stream", _STREAM), ("long poll", _LONG_POLL)):
+        for what, content in (
+            ("stream", _STREAM),
+            ("long poll", _LONG_POLL),
+            ("wait for three tasks", _WAIT_FOR_TASKS),
+        ):
             store = await context.databases.new(SQLITE)
-            add_pending_tasks(store, 1)
+            add_pending_tasks(store, 3)
             async with ringback(store) as service:
                 each = await _kib_each(service, content, _CONNECTIONS)
             name = f"memory of an idle {what}, one of {_CONNECTIONS:,}, KiB"
@@ -70,7 +77,7 @@ async def _begin(service: Service, content: bytes, connections: int) -> list[Rea
     while len(readers) < connections:
         some = min(_AT_ONCE, connections - len(readers))
         readers += await asyncio.gather(*(_open(service.port, content) for _ in range(some)))
-        while content is _LONG_POLL and await _long_polls(service) < len(readers) - _READ_AGAIN * connections:
+        while content is not _STREAM and await _long_polls(service) < len(readers) - _READ_AGAIN * connections:
             pass  # all at once would be measured with what their requests need until they wait
     return readers
 

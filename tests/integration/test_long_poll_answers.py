@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -20,7 +21,7 @@ from receiver.serving.afterwards import WithAfterwards
 from receiver.tracking.tracker import Tracker
 from tests.fakes.pipeline import HELD, begin, step, world_with_actions
 from tests.fakes.raw_client import raw_connection
-from tests.fakes.world import API_KEY, World
+from tests.fakes.world import API_KEY, World, in_process
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -121,6 +122,18 @@ async def test_the_answer_has_every_header_and_its_whole_time_is_measured(world:
     assert await sample(world, "ringback_http_request_duration_seconds_sum", labels) - before >= 0.95
 
 
+async def test_the_answer_has_them_too_where_no_page_may_call_the_api(tmp_path: Path) -> None:
+    async with in_process(tmp_path) as world:
+        task_id = await world.created(HELD)
+        labels = {"route": "/api/v1/tasks/{task_id}", "method": "GET"}
+        at_once = await world.api.get(f"/api/v1/tasks/{task_id}")
+        before = await sample(world, "ringback_http_request_duration_seconds_sum", labels)
+        answer = await world.api.get(f"/api/v1/tasks/{task_id}?{WAIT}=1")
+        assert answer.headers["x-request-id"] == answer.json()["id"]
+        assert answer.headers.keys() == at_once.headers.keys()
+        assert await sample(world, "ringback_http_request_duration_seconds_sum", labels) - before >= 0.95
+
+
 async def test_a_head_is_answered_after_the_wait_without_a_body(world: World) -> None:
     task_id = await world.created(HELD)
     async with raw_connection(world.base) as client:
@@ -179,6 +192,22 @@ async def test_a_connection_goes_on_after_the_answers_of_long_polls(world: World
             status, headers, _ = await client.answer()
             assert (status, headers.get("connection")) == (200, None)
     assert len(gone_on) == 3
+
+
+async def test_a_body_that_ends_after_the_answer_has_begun_does_not_end_the_connection_s_parser(world: World) -> None:
+    """The server lets the parser go while a response goes on: never between a head and the end of its body."""
+    task_id = await world.created(HELD)
+    head = f"GET /api/v1/tasks/{task_id}?{WAIT}=1 HTTP/1.1\r\nhost: a\r\nx-api-key: {API_KEY}\r\ncontent-length: 9\r\n"
+    async with raw_connection(world.base) as client:
+        await client.send(f"{head}\r\n{{".encode())
+        await waiting(world, 1)
+        await client.send(b'"a": 1}')
+        await client.send(b" ")
+        status, headers, body = await client.answer()
+        assert (status, headers.get("connection")) == (200, None)
+        assert task_id.encode() in body
+        await client.send(request("/livez"))
+        assert (await client.answer())[0] == 200
 
 
 async def test_a_key_that_is_revoked_ends_a_wait_for_several_tasks(world: World) -> None:

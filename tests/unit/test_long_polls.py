@@ -17,7 +17,7 @@ from receiver.api.dialects import NATIVE, Reply
 from receiver.api.keys_in_use import NO_KEY, Principal
 from receiver.api.long_poll import Caller, Later, LongPoll
 from receiver.api.refusal_lines import RefusalLines
-from receiver.asgi import AFTERWARDS, Afterwards
+from receiver.asgi import AFTERWARDS, Afterwards, see_answer
 from receiver.body_budget import BodyBudget
 from receiver.errors import Unavailable
 from receiver.events import after_commit
@@ -78,6 +78,64 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_behind() -> None:
         await asyncio.gather(changing, return_exceptions=True)
         waiting.wake("a")
         assert await watch.changed(0)
+    assert not waiting.watched.is_set()
+
+
+async def test_of_several_those_that_changed_are_told_also_if_they_did_before_the_wait() -> None:
+    waiting = Waiting()
+    with waiting.watch_several(["a", "b", "c"]) as watch:
+        waiting.wake("a")
+        waiting.wake("c")
+        assert await watch.changed(30) == {"a", "c"}
+        changing = asyncio.create_task(watch.changed(30))
+        await turns()
+        assert not changing.done()
+        waiting.wake("b")
+        assert await changing == {"b"}
+        changing = asyncio.create_task(watch.changed(30))
+        await turns()
+        waiting.close()
+        assert await changing == {"a", "b", "c"}
+    assert not waiting.watched.is_set()
+
+
+async def test_of_several_all_are_read_again_when_nothing_has_woken_the_wait_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(after_commit, "_REREAD_SECONDS", 0.02)
+    waiting, uids = Waiting(), ["a", "b"]
+    with waiting.watch_several(uids) as watch:
+        assert await watch.changed(30) is uids
+        assert await watch.changed(-1) is uids
+
+
+async def test_waits_for_several_tasks_and_for_one_end_by_the_same_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, loop = Waiting(), asyncio.get_running_loop()
+    timers: list[float] = []
+    call_at = loop.call_at
+
+    def noting(when: float, *given: Any, **more: Any) -> Any:
+        timers.append(when)
+        return call_at(when, *given, **more)
+
+    monkeypatch.setattr(loop, "call_at", noting)
+    with waiting.watch("a") as one, waiting.watch_several(["a", "b"]) as two, waiting.watch_several(["b"]) as three:
+        waits = [asyncio.ensure_future(each) for each in (one.changed(0.02), two.changed(0.03), three.changed(0.04))]
+        await turns()
+        assert (len(waiting.time_outs), len(timers)) == (3, 1)
+        await asyncio.gather(*waits)
+    assert len(waiting.time_outs) == 0
+
+
+async def test_a_wait_for_several_that_is_cancelled_leaves_nothing_behind() -> None:
+    waiting = Waiting()
+    with waiting.watch_several(["a", "b", "a"]) as watch:
+        changing = asyncio.create_task(watch.changed(30))
+        await turns()
+        changing.cancel()
+        await asyncio.gather(changing, return_exceptions=True)
+        waiting.wake("b")
+        assert await watch.changed(0) == {"b"}
     assert not waiting.watched.is_set()
 
 
@@ -194,7 +252,7 @@ async def never(_caller: Caller) -> Reply:
 
 
 async def never_of_several(_caller: Caller) -> Reply:
-    with Waiting().watch_several({"a", "b"}) as watch:
+    with Waiting().watch_several(["a", "b"]) as watch:
         await watch.changed(30)
     raise AssertionError("never")
 
@@ -206,8 +264,13 @@ async def going_on(
     reads: bool = True,
     stops: bool = False,
     budget: BodyBudget | None = None,
+    way: Rest | None = None,
+    is_seen: bool = False,
 ) -> "asyncio.Task[None]":
-    """Begin to go on with a long poll, by default one whose reply never comes; return its task."""
+    """Begin to go on with a long poll, by default one whose reply never comes; return its task.
+
+    Its request came by `way`; `is_seen`: a middleware has to see the answer there.
+    """
     in_use = SimpleNamespace(hold=lambda _principal: contextlib.nullcontext())
     services: Any = SimpleNamespace(
         authenticator=SimpleNamespace(in_use=in_use),
@@ -223,7 +286,10 @@ async def going_on(
         "client": None,
         "extensions": {AFTERWARDS: {"go_on": given.append}},
     }
-    await poll(scope, nothing, rest.send)
+    if is_seen:
+        see_answer(scope)
+    await poll(scope, nothing, (way or rest).send)
+    del way
 
     async def run() -> None:
         await given.pop()(rest)
@@ -235,6 +301,35 @@ async def going_on(
 
 async def nothing() -> Message:
     raise AssertionError("nothing is received")
+
+
+class Way(Rest):
+    """The way on which a request came."""
+
+
+@pytest.mark.parametrize("is_seen", [False, True])
+async def test_the_way_of_the_request_is_held_and_used_only_where_a_middleware_has_to_see_the_answer(
+    is_seen: bool,
+) -> None:
+    rest, way = Rest(), Way()
+    going = await going_on(rest, reply_at_once, way=way, is_seen=is_seen)
+    held, sent = weakref.ref(way), way.sent
+    del way
+    assert (held() is not None) == is_seen
+    await going
+    assert [len(rest.sent), len(sent)] == ([0, 2] if is_seen else [2, 0])
+
+
+async def test_an_answer_that_no_middleware_sees_has_the_headers_of_every_answer() -> None:
+    rest = Rest()
+    await (await going_on(rest, reply_at_once))
+    headers = dict(rest.sent[0]["headers"])
+    assert headers[b"x-request-id"] == b"req_1"
+    assert (headers[b"x-content-type-options"], headers[b"cache-control"]) == (b"nosniff", b"no-store")
+
+
+async def reply_at_once(_caller: Caller) -> Reply:
+    return Reply({})
 
 
 @pytest.mark.parametrize("reply", [never, never_of_several])
