@@ -1,6 +1,7 @@
 """A long poll is answered when the application has returned: as any other request is, or not at all."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from receiver.domain.ids import new_id
 from receiver.errors import NotFound, OrganizationRateLimited, RingbackError, StorageUnavailable
 from receiver.events import after_commit
 from receiver.serving.afterwards import WithAfterwards
+from receiver.serving.connection import ServerConnection
 from receiver.tracking.tracker import Tracker
 from tests.fakes.pipeline import HELD, begin, step, world_with_actions
 from tests.fakes.raw_client import raw_connection
@@ -194,8 +196,26 @@ async def test_a_connection_goes_on_after_the_answers_of_long_polls(world: World
     assert len(gone_on) == 3
 
 
-async def test_a_body_that_ends_after_the_answer_has_begun_does_not_end_the_connection_s_parser(world: World) -> None:
-    """The server lets the parser go while a response goes on: never between a head and the end of its body."""
+def without_parser() -> int:
+    """Return how many connections that are open hold no parser."""
+    every = [each for each in gc.get_objects() if isinstance(each, ServerConnection)]
+    return sum(each.parser is None and not each.transport.is_closing() for each in every)
+
+
+async def test_a_connection_whose_request_waits_holds_no_parser_and_gets_one_for_the_next_request(world: World) -> None:
+    task_id = await world.created(HELD)
+    async with raw_connection(world.base) as client:
+        for _ in range(2):
+            await client.send(request(f"/api/v1/tasks/{task_id}?{WAIT}=1"))
+            await waiting(world, 1)
+            assert without_parser() == 1
+            assert (await client.answer())[0] == 200
+            await client.send(request("/livez"))
+            assert (await client.answer())[0] == 200
+            assert without_parser() == 0
+
+
+async def test_a_body_may_end_while_its_request_waits_already(world: World) -> None:
     task_id = await world.created(HELD)
     head = f"GET /api/v1/tasks/{task_id}?{WAIT}=1 HTTP/1.1\r\nhost: a\r\nx-api-key: {API_KEY}\r\ncontent-length: 9\r\n"
     async with raw_connection(world.base) as client:

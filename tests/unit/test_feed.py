@@ -132,3 +132,15 @@ def test_a_follower_that_left_is_not_kept() -> None:
     for follower in followers:
         feed.unfollow(follower)
     assert not feed._cursors
+
+
+async def test_waits_of_followers_end_in_time_by_one_timer_or_when_they_leave() -> None:
+    feed = Feed()
+    first, second, third = (cursor(feed, 1, 0) for _ in range(3))
+    waits = [
+        asyncio.ensure_future(each.wait(seconds)) for each, seconds in ((first, 0.02), (second, 0.03), (third, 30))
+    ]
+    await asyncio.sleep(0)
+    assert len(feed.time_outs) == 3
+    third.leave()
+    assert await asyncio.gather(*waits) == [False, False, True]
