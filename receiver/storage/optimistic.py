@@ -60,6 +60,17 @@ def is_alone(handler: Callable[..., Any]) -> bool:
     return getattr(handler, "stands_alone", False)
 
 
+def comes_last(handler: Handler) -> Handler:
+    """Mark a handler that is called after the others of its batch: what it has to read they may have read already."""
+    handler.comes_last = True  # type: ignore[attr-defined]
+    return handler
+
+
+def is_last(handler: Callable[..., Any]) -> bool:
+    """Return whether a handler is marked by `comes_last`."""
+    return getattr(handler, "comes_last", False)
+
+
 class Doubt:
     """Counts tries, and says when they are left out."""
 

@@ -7,13 +7,10 @@ from typing import Any
 from sqlalchemy import Select, and_, insert, select, update
 
 from models import DeliveryStatus, SubscriptionKind
+from receiver.storage.callbacks import CallbackKey
 from receiver.storage.hot import HotQuery
 from receiver.storage.tables import deliveries, organizations, subscriptions
 from receiver.storage.transaction import Transaction, Values
-
-CallbackKey = tuple[int, str]
-"""An organization's row key, and the fingerprint of a client's own callback URL and secret
-(`Subscription.fingerprint`)."""
 
 ENDPOINT_LIMITS = HotQuery(
     subscriptions.c.id,
@@ -58,10 +55,9 @@ async def callback_keys(tx: Transaction, callbacks: Mapping[CallbackKey, Values]
     """Return the row key of each callback's subscription; insert the given row for a callback that has none yet."""
     if not callbacks:
         return {}
-    known = await _callbacks(tx, callbacks)
-    if new := [row for key, row in callbacks.items() if key not in known]:
-        await tx.execute(insert(subscriptions), new)
-        known = await _callbacks(tx, callbacks)
+    known = await tx.find_callbacks(callbacks)
+    if new := {key: row for key, row in callbacks.items() if key not in known}:
+        known |= zip(new, await tx.insert_callbacks(list(new.values())), strict=True)
     return known
 
 
@@ -134,14 +130,3 @@ def _registered(organization_id: int) -> Any:
         subscriptions.c.kind == SubscriptionKind.REGISTERED,
         subscriptions.c.deleted_at.is_(None),
     )
-
-
-async def _callbacks(tx: Transaction, wanted: Collection[CallbackKey]) -> dict[CallbackKey, int]:
-    table = subscriptions.c
-    found = await tx.execute(
-        select(table.organization_id, table.fingerprint, table.id).where(
-            table.organization_id.in_({organization_id for organization_id, _ in wanted}),
-            table.fingerprint.in_({fingerprint for _, fingerprint in wanted}),
-        )
-    )
-    return {(row.organization_id, row.fingerprint): row.id for row in found}

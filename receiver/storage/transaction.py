@@ -224,6 +224,14 @@ class Transaction(Protocol):
         """
         ...
 
+    async def find_callbacks(self, wanted: Collection[tuple[int, str]]) -> dict[tuple[int, str], int]:
+        """Return the row keys of clients' own callbacks, by organization and fingerprint."""
+        ...
+
+    async def insert_callbacks(self, rows: Sequence[Values]) -> list[int]:
+        """Insert the subscriptions of clients' own callbacks; return their row keys in order."""
+        ...
+
     async def lock_runs(self, uids: Collection[str]) -> list[dict[str, Any]]:
         """Lock runs in the order of their row keys; return each one's row, with the rows of its steps as `steps`.
 

@@ -42,7 +42,16 @@ from receiver.clock import monotonic, utc_now
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable, WriterFull
 from receiver.storage.commit_delay import COMMIT_DELAY_SECONDS, CommitDelay
 from receiver.storage.loop_turns import leave_turns
-from receiver.storage.optimistic import CONFLICT, RESTING, STORED, Doubt, NotOptimistic, is_alone, is_optimistic
+from receiver.storage.optimistic import (
+    CONFLICT,
+    RESTING,
+    STORED,
+    Doubt,
+    NotOptimistic,
+    is_alone,
+    is_last,
+    is_optimistic,
+)
 from receiver.storage.queued_write import FEW, Item, QueuedWrite, Result, WriteHandler, Written, call_all, fail
 from receiver.storage.set_apart import SetApart
 from receiver.storage.transaction import Transaction
@@ -184,12 +193,13 @@ class Writer:
         `items` is how many this stands for, and `size` about how many bytes their documents have in all, if they may be
         large. `organization` is whose write it is, as far as that is known: one that waits has its turn among those of
         others. In a batch each handler runs once, with all of its items, in the order in which the first item of each
-        arrived. `bounded=False` is for callers that are few by themselves and whose writes may not be refused, such as
-        outcomes of calls already made. `essential` is for a bounded write that is stored even while the disk is so full
-        that others are refused. `deferrable` is for a write that no client waits for: it shares the next commit of
-        several writes, or one with other such writes after `DEFER_SECONDS`. `until_known` is for a write that is
-        repeated until it is stored: if its commit is held, it waits for the outcome as long as that takes, for the
-        repetition would wait for the locks of the held one, and all other writes with it.
+        arrived, but for those that come last (`receiver.storage.optimistic`). `bounded=False` is for callers that are
+        few by themselves and whose writes may not be refused, such as outcomes of calls already made. `essential` is
+        for a bounded write that is stored even while the disk is so full that others are refused. `deferrable` is for a
+        write that no client waits for: it shares the next commit of several writes, or one with other such writes after
+        `DEFER_SECONDS`. `until_known` is for a write that is repeated until it is stored: if its commit is held, it
+        waits for the outcome as long as that takes, for the repetition would wait for the locks of the held one, and
+        all other writes with it.
         Raises `WriterFull` and `StorageUnavailable` (nothing was stored), `OutcomeUnknown` (whose `later` is the result
         that this would have returned, once the write is known to be on disk), or the error that the handler returned.
         """
@@ -526,12 +536,16 @@ def _may_be_optimistic(batch: list[QueuedWrite]) -> bool:
 
 
 async def _handle(transaction: Transaction, batch: list[QueuedWrite]) -> list[Any]:
-    """Call each handler once with all of its items; return the results in the batch's order."""
+    """Call each handler once with all of its items; return the results in the batch's order.
+
+    Those that come last are called after the others.
+    """
     positions: dict[Any, list[int]] = {}
     for position, write in enumerate(batch):
         positions.setdefault(write.handler, []).append(position)
     results: list[Any] = [None] * len(batch)
-    for handler, own in positions.items():
+    for handler in sorted(positions, key=is_last):
+        own = positions[handler]
         outcome = await handler(transaction, [batch[position].item for position in own])
         for position, result in zip(own, outcome, strict=True):
             results[position] = result

@@ -7,12 +7,14 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from models import TASK_EVENTS, DeliveryFormat, EventType, Submission, SubscriptionKind
+from models import TASK_EVENTS, DeliveryFormat, EventType, SignatureScheme, Submission, SubscriptionKind
 from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import record, task_created
-from receiver.storage.subscriptions import CallbackKey, callback_keys
+from receiver.storage.callbacks import CallbackKey
+from receiver.storage.optimistic import comes_last, may_be_optimistic
+from receiver.storage.subscriptions import callback_keys
 from receiver.storage.tasks import new_task
 from receiver.storage.transaction import Transaction
 from receiver.telemetry.request_ids import current_request_id
@@ -60,10 +62,10 @@ class TaskRequest(Struct, frozen=True, kw_only=True):
     """The trace that the client's request belongs to (`receiver.telemetry.trace_context`)."""
 
 
-class Created(Struct, frozen=True):
+class Created(Struct):
     """A task that is on disk: leased to this process, which sends it now, or (of a bulk) waiting to be sent.
 
-    `lease_until` is the end of that lease; a task of a bulk has none.
+    Its row key `id` is known after the commit. `lease_until` is the end of that lease; a task of a bulk has none.
     """
 
     id: int
@@ -78,6 +80,8 @@ class Creator:
         self._after_commit = after_commit
         self._lease = timedelta(seconds=lease_seconds)
 
+    @comes_last
+    @may_be_optimistic
     async def create(self, tx: Transaction, requests: Sequence[TaskRequest]) -> list[Created | Exception]:
         """Insert a row and a `task.created` for each request; the results are in the same order."""
         now = utc_now()
@@ -87,6 +91,8 @@ class Creator:
         tx.after_commit.append(lambda: self._after_commit.due.set(due))
         return list(created)
 
+    @comes_last
+    @may_be_optimistic
     async def create_bulk(
         self, tx: Transaction, bulks: Sequence[Sequence[TaskRequest]]
     ) -> list[list[Created] | Exception]:
@@ -119,10 +125,12 @@ class Creator:
             for row, key, request in zip(rows, keys, requests, strict=True)
         ]
         await record(tx, events, self._after_commit, now)
-        return [
+        created = [
             Created(key, request.uid, due_at if initial.leased else None)
             for key, request, due_at in zip(keys, requests, due, strict=True)
         ]
+        tx.after_commit.append(lambda: _note_keys(created, keys))
+        return created
 
 
 class _Initial(Struct, frozen=True):
@@ -132,6 +140,11 @@ class _Initial(Struct, frozen=True):
     submitted_at: datetime | None = None
     leased: bool = False
     bulk: bool = False
+
+
+def _note_keys(created: Sequence[Created], keys: Sequence[int]) -> None:
+    for each, key in zip(created, keys, strict=True):
+        each.id = key
 
 
 def _new_task(
@@ -184,7 +197,9 @@ def _callback_row(organization_id: int, callback: Callback, now: datetime) -> di
         "endpoint_url": callback.endpoint_url,
         "format": callback.format,
         "event_types": [*callback.event_types],
+        "ordered": False,
         "secret": callback.secret,
+        "signature": SignatureScheme.SYMMETRIC,
         "fingerprint": callback.fingerprint,
         "is_active": True,
         "created_at": now,

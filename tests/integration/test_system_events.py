@@ -216,6 +216,7 @@ async def test_an_outage_of_the_database_is_told_when_it_is_over(
     watching = Watching(harness)
     began = utc_now()
     with monkeypatch.context() as broken:
+        broken.setattr(harness.database.writer, "_begin_optimistic", None)
         broken.setattr(harness.database.writer._connection, "begin", _unavailable)
         with pytest.raises(StorageUnavailable):
             await harness.create()

@@ -10,7 +10,7 @@ What each transaction of the service leaves, and what a caller does that cannot 
 |---|---|---|
 | create, bulk, run, a step's next task | the row (lasting) | 504; sent only when it is known to be on disk |
 | update from a webhook | its event (lasting), if it wrote one | 5xx: the provider repeats it, without harm |
-| the same, in one statement (`optimistic`) | the same; keys that are not known yet are read with it | the same |
+| these two, in one statement (`optimistic`) | the same; keys that are not known yet are read with it | the same |
 | update from a poll or a create call; receipt | as above | polled, or written, again |
 | intent to send (`leases.mark_sending`) | `submit_token` (trace) | not sent; sent again when it is known |
 | claim of tasks, of deliveries | the end of the lease (trace) | not acted on until it is known |

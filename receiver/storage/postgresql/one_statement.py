@@ -11,9 +11,10 @@ It is sent by itself, so it is a transaction of its own: when its answer has com
 - `waiting` does it for the tasks whose intent to be sent is written: each waits for it, at its attempt.
 - `held_run` does it for the runs that were read, whose steps change with them alone.
 - `verdict` says whether all are held, and no endpoint is failing, which a success would end. If not, nothing is written
-  at all: every part that writes asks it.
+  at all: every part that writes asks it. Where nothing was read that may change, it is true: new tasks depend on no row
+  but those that they refer to, which the server looks at itself.
 - `new_delivery` finds the row keys of events by their public ids; a delivery in `Writes` refers to an event by its
-  place (`place_of`), and so does an event to a task that is inserted with it.
+  place (`place_of`), and so does an event to a task that is inserted with it, and such a task to a new callback.
 
 A part that has nothing to write is left out. Its text depends on which parts there are and on the columns that change,
 not on the number of rows, so the connection prepares a few such statements under any one load; the driver keeps the
@@ -34,12 +35,13 @@ from receiver.storage.postgresql.statement_parts import (
     EVENT_COLUMNS,
     arrays,
     arrays_of,
+    columns_of,
     event_arrays,
     settlement_arrays,
     settlements_query,
 )
 from receiver.storage.stored_bytes import DOCUMENTS
-from receiver.storage.tables import deliveries, events, tasks
+from receiver.storage.tables import deliveries, events, subscriptions, tasks
 from receiver.storage.transaction import NewDelivery, NewEvent, NewIntent, Settlement, TaskChange, Values
 
 MARK = "/* one statement */"
@@ -61,13 +63,15 @@ class Writes(Struct):
     """Of each run that was read, by its row key, the version."""
     runs: list[Any] = field(default_factory=list)
     """The parameters for runs and steps that are written (`run_arrays`)."""
-    tasks: Sequence[Values] = ()
+    callbacks: list[Values] = field(default_factory=list)
+    """The rows of new subscriptions of clients' own callbacks."""
+    tasks: list[Values] = field(default_factory=list)
     """The rows of new tasks."""
 
     def __bool__(self) -> bool:
         """Return whether anything is to be written."""
-        written = (self.changes, self.events, self.deliveries, self.settlements, self.intents, self.runs, self.tasks)
-        return any(written)
+        inserted = (self.callbacks, self.tasks, self.events, self.deliveries)
+        return any((self.changes, self.settlements, self.intents, self.runs, *inserted))
 
     def statement(self, mixed: set[str]) -> tuple[str, list[Any]]:
         """Return the statement and its parameters.
@@ -91,6 +95,7 @@ class Writes(Struct):
                 has_intents=bool(self.intents),
                 has_read_runs=bool(self.run_versions),
                 has_runs=bool(self.runs),
+                new_callback=tuple(self.callbacks[0]) if self.callbacks else (),
                 new_task=tuple(self.tasks[0]) if self.tasks else (),
             )
         )
@@ -101,8 +106,8 @@ class Writes(Struct):
         if self.versions:
             arguments += [list(self.versions), list(self.versions.values())]
         if self.settlements:
-            subscriptions = {each.subscription_id for each in self.settlements}
-            arguments += [*settlement_arrays(self.settlements), list(subscriptions)]
+            endpoints = {each.subscription_id for each in self.settlements}
+            arguments += [*settlement_arrays(self.settlements), list(endpoints)]
         if self.intents and self.sent_at is not None:
             arguments += intent_arrays(self.intents, self.sent_at)
         if self.run_versions:
@@ -122,8 +127,12 @@ class Writes(Struct):
 
     def _inserted(self) -> list[Any]:
         arguments: list[Any] = [*self.runs]
+        if self.callbacks:
+            arguments += columns_of(subscriptions, tuple(self.callbacks[0]), self.callbacks)
         if self.tasks:
             arguments += arrays_of(tuple(self.tasks[0]), self.tasks)
+            if self.callbacks:
+                arguments.append([self._new_callback_of(task) for task in self.tasks])
         if self.events:
             arguments += event_arrays(self.events)
             if self.tasks:
@@ -141,9 +150,13 @@ class Writes(Struct):
             ]
         return arguments
 
+    def _new_callback_of(self, task: Values) -> str | None:
+        key = task["callback_id"]
+        return str(self.callbacks[place_of(key)]["uid"]) if is_new(key) else None
+
 
 def key_at(place: int) -> int:
-    """Return what stands for the row key of the event at this place, which has none yet."""
+    """Return what stands for the row key of what is inserted at this place, which has none yet."""
     return -1 - place
 
 
@@ -169,6 +182,8 @@ class _Shape(Struct, frozen=True):
     has_intents: bool
     has_read_runs: bool
     has_runs: bool
+    new_callback: tuple[str, ...]
+    """The columns of callbacks that are inserted."""
     new_task: tuple[str, ...]
     """The columns of tasks that are inserted."""
 
@@ -212,7 +227,7 @@ def _text(shape: _Shape) -> str:
 )""")
         conditions.append(f"(SELECT count(*) FROM held_run) = cardinality(${first}::bigint[])")
         first += 2
-    parts.append(f"verdict AS MATERIALIZED (SELECT {' AND '.join(conditions)} AS holds)")
+    parts.append(f"verdict AS MATERIALIZED (SELECT {' AND '.join(conditions) or 'true'} AS holds)")
     if shape.names:
         text, first = _changed(shape, first)
         parts.append(text)
@@ -220,13 +235,16 @@ def _text(shape: _Shape) -> str:
         parts.append(f"written_run AS ({write_run(first)} AND {_HOLDS}\n)")
         parts.append(f"written_step AS ({write_step(first)} AND {_HOLDS}\n)")
         first += RUN_PARAMETERS
-    if shape.new_task:
-        names = (*shape.new_task, "stored_bytes")
-        parts.append(f"""new_task AS (
-    INSERT INTO task ({", ".join(names)})
-    SELECT * FROM unnest({arrays(tasks, names, first)}) WHERE {_HOLDS} RETURNING id, uid
+    if shape.new_callback:
+        names = shape.new_callback
+        parts.append(f"""new_callback AS (
+    INSERT INTO subscription ({", ".join(names)})
+    SELECT * FROM unnest({arrays(subscriptions, names, first)}) WHERE {_HOLDS} RETURNING id, uid
 )""")
         first += len(names)
+    if shape.new_task:
+        parts.append(_new_tasks(shape, first))
+        first += len(shape.new_task) + 1 + bool(shape.new_callback)
     if shape.has_events:
         parts.append(_new_events(first, of_new_tasks=bool(shape.new_task)))
         first += len(EVENT_COLUMNS) + bool(shape.new_task)
@@ -237,6 +255,8 @@ def _text(shape: _Shape) -> str:
     if shape.has_intents:
         parts.append(f"marked AS ({mark_waiting(intents_from)} AND {_HOLDS}\n)")
     answers = ["SELECT NULL::bigint AS id, NULL::uuid AS uid, holds FROM verdict"]
+    if shape.new_callback:
+        answers.append("SELECT id, uid, NULL FROM new_callback")
     if shape.new_task:
         answers.append("SELECT id, uid, NULL FROM new_task")
     if shape.has_events:
@@ -282,6 +302,24 @@ def _changed(shape: _Shape, first: int) -> tuple[str, int]:
     WHERE task.id = given.id AND {_HOLDS}
 )"""
     return text, first + len(names)
+
+
+def _new_tasks(shape: _Shape, first: int) -> str:
+    columns = (*shape.new_task, "stored_bytes")
+    names, given = ", ".join(columns), arrays(tasks, columns, first)
+    if not shape.new_callback:
+        return f"""new_task AS (
+    INSERT INTO task ({names}) SELECT * FROM unnest({given}) WHERE {_HOLDS} RETURNING id, uid
+)"""
+    values = [
+        "COALESCE(new_callback.id, given.callback_id)" if name == "callback_id" else f"given.{name}" for name in columns
+    ]
+    return f"""new_task AS (
+    INSERT INTO task ({names}) SELECT {", ".join(values)}
+    FROM unnest({given}, ${first + len(columns)}::uuid[]) WITH ORDINALITY AS given({names}, new_callback_uid, place)
+    LEFT JOIN new_callback ON new_callback.uid = given.new_callback_uid
+    WHERE {_HOLDS} ORDER BY given.place RETURNING id, uid
+)"""
 
 
 def _new_events(first: int, *, of_new_tasks: bool) -> str:

@@ -1,9 +1,14 @@
 """A transaction that takes no locks before it decides: one read, then one statement that writes (`one_statement`).
 
-It knows the statements of a webhook's update, of a delivery's outcome, and of the intent to send a task. `load_tasks`
-reads the tasks with their versions, and in the same statement, so of the same moment, the subscriptions that their
-events may match. All that writes is only kept, until `commit`. A claim of tasks is kept too, where it is all that there
-is. Anything else raises `NotOptimistic`.
+It knows the statements of a webhook's update, of a delivery's outcome, of a create, and of the intent to send a task.
+`load_tasks` reads the tasks with their versions, and in the same statement, so of the same moment, the subscriptions
+that their events may match. All that writes is only kept, until `commit`. A claim of tasks is kept too, where it is all
+that there is. Anything else raises `NotOptimistic`.
+
+The subscriptions that a new task's event may match are those that were read with tasks, or have a read of their own,
+with the callbacks that new tasks name. They may have been read before the tasks of others: a new task has no earlier
+events that an ordered webhook is to get first. For the events of tasks that were read, those are used that were read
+with them.
 
 Where a task is a step, `lock_runs` is one more read, of the runs with their versions and of their steps; the tasks of
 next steps are inserted by the one statement.
@@ -69,6 +74,20 @@ SELECT found.*, listener.* FROM found FULL JOIN listener ON false
 """
 """Each row is a task with its version, or a subscription."""
 
+_READ_LISTENERS = f"""
+WITH named AS MATERIALIZED (
+    SELECT subscription.id, subscription.organization_id, subscription.fingerprint
+    FROM unnest((SELECT $2::bigint[]), $3::text[]) AS given(organization_id, fingerprint)
+    JOIN subscription ON subscription.organization_id = given.organization_id
+        AND subscription.fingerprint = given.fingerprint
+), listener AS (
+    SELECT * FROM ({listeners_query("$1", "ARRAY(SELECT id FROM named)")}) AS each LIMIT {_MOST_LISTENERS}
+)
+SELECT named.*, listener.* FROM named FULL JOIN listener ON false
+"""
+"""Each row is a callback, or a subscription: that of a callback too, if it is active."""
+_NAMED_COLUMNS = 3
+
 _NOTHING = f"{MARK} SELECT NULL::bigint, NULL::uuid, true FROM pg_logical_emit_message(true, 'ringback', '')"
 """What a batch sends that changes nothing: a message in the server's WAL that is not read again. What was read may be
 known to this server alone, after it crashed while the commit waited for a standby: the answer waits for that too."""
@@ -76,7 +95,8 @@ known to this server alone, after it crashed while the commit waited for a stand
 _KEYS = text(
     "SELECT id, uid FROM event WHERE uid = ANY(CAST(:events AS uuid[])) "
     "UNION ALL SELECT id, uid FROM delivery WHERE uid = ANY(CAST(:deliveries AS uuid[])) "
-    "UNION ALL SELECT id, uid FROM task WHERE uid = ANY(CAST(:tasks AS uuid[]))"
+    "UNION ALL SELECT id, uid FROM task WHERE uid = ANY(CAST(:tasks AS uuid[])) "
+    "UNION ALL SELECT id, uid FROM subscription WHERE uid = ANY(CAST(:callbacks AS uuid[]))"
 )
 _INTENTS = text(
     "SELECT 1 FROM task WHERE uid = ANY(CAST(:tasks AS uuid[])) AND submit_token = ANY(CAST(:tokens AS uuid[])) LIMIT 1"
@@ -84,13 +104,10 @@ _INTENTS = text(
 
 
 class _Read(Struct, frozen=True):
-    """What was read: the state of each task by its row key, their ids, whose subscriptions are known, and these."""
+    """The tasks that were read: the state of each by its row key, and their ids."""
 
     states: dict[int, tuple[str, int]]
     uids: set[str]
-    organizations: set[int]
-    callbacks: set[int]
-    listeners: list[Listener]
 
 
 class _NeedsLocks:
@@ -113,6 +130,10 @@ class OptimisticTransaction(PostgreSQLTransaction):
         self._reader = driver
         self._mixed = mixed
         self._read: _Read | None = None
+        self._registered: dict[int, list[Listener]] = {}
+        """By organization, the registered subscriptions that were read."""
+        self._callbacks: dict[int, list[Listener]] = {}
+        """By row key, the callbacks that were read; none for one that is not active."""
         self._writes = Writes()
         self._claiming: TaskClaiming | None = None
         self._run_uids: set[str] | None = None
@@ -123,7 +144,7 @@ class OptimisticTransaction(PostgreSQLTransaction):
     async def commit(self, seconds: float) -> list[asyncpg.Record]:
         """Send the one statement; return its answer."""
         if self._claiming is not None:
-            if self._writes or self._read is not None:
+            if self._writes or self._read is not None or self._registered:
                 raise NotOptimistic(NEEDS_MORE)
             claimed: list[asyncpg.Record] = await self._reader.fetch(*self._claiming.statement(), timeout=seconds)
             return claimed
@@ -156,6 +177,7 @@ class OptimisticTransaction(PostgreSQLTransaction):
             "events": [each.uid for each in writes.events],
             "deliveries": [each.uid for each in writes.deliveries],
             "tasks": [each["uid"] for each in writes.tasks],
+            "callbacks": [each["uid"] for each in writes.callbacks],
         }
         rows = (await connection.execute(_KEYS, wanted)).all()
         if not rows:
@@ -182,19 +204,57 @@ class OptimisticTransaction(PostgreSQLTransaction):
         marked = {intent.uid for intent in self._writes.intents}
         rows = await self._reader.fetch(_READ, list(uids), *names_of(provider_ids))
         found = [row for row in rows if row[0] is not None]
-        listeners = [listener_of(row[_VERSION + 1 :]) for row in rows if row[0] is None]
         tasks = {state.uid: state for state in map(state_of, found)}
-        if len(listeners) >= _MOST_LISTENERS or not marked.isdisjoint(tasks):
+        if not marked.isdisjoint(tasks):
             raise NotOptimistic(NEEDS_MORE)
-        self._writes.versions = {row[0]: row[_VERSION] for row in found}
-        self._read = _Read(
-            {task.id: (task.status, task.attempt) for task in tasks.values()},
-            set(tasks),
+        self._take_listeners(
+            [listener_of(row[_VERSION + 1 :]) for row in rows if row[0] is None],
             {task.organization_id for task in tasks.values()},
             {task.callback_id for task in tasks.values() if task.callback_id is not None},
-            listeners,
         )
+        self._writes.versions = {row[0]: row[_VERSION] for row in found}
+        self._read = _Read({task.id: (task.status, task.attempt) for task in tasks.values()}, set(tasks))
         return tasks
+
+    async def find_callbacks(self, wanted: Collection[tuple[int, str]]) -> dict[tuple[int, str], int]:
+        """Read callbacks, and the subscriptions of their organizations that are not known yet."""
+        if self._writes.callbacks:
+            raise NotOptimistic(NEEDS_MORE)
+        return await self._read_listeners({key for key, _ in wanted} - self._registered.keys(), wanted)
+
+    async def insert_callbacks(self, rows: Sequence[Values]) -> list[int]:
+        """Keep new callbacks; return what stands for their keys."""
+        self._writes.callbacks = list(rows)
+        return self._places([row["uid"] for row in rows])
+
+    async def _read_listeners(
+        self, organizations: Collection[int], wanted: Collection[tuple[int, str]]
+    ) -> dict[tuple[int, str], int]:
+        """Read the subscriptions of organizations and callbacks; return the row keys of the callbacks there are."""
+        rows = await self._reader.fetch(
+            _READ_LISTENERS,
+            list(organizations),
+            [organization_id for organization_id, _ in wanted],
+            [fingerprint for _, fingerprint in wanted],
+        )
+        found = {(row[1], row[2]): row[0] for row in rows if row[0] is not None}
+        listeners = [listener_of(row[_NAMED_COLUMNS:]) for row in rows if row[0] is None]
+        self._take_listeners(listeners, organizations, found.values())
+        return found
+
+    def _take_listeners(
+        self, listeners: Sequence[Listener], organizations: Collection[int], callbacks: Collection[int]
+    ) -> None:
+        """Note the subscriptions that were read, which are all of these organizations and callbacks."""
+        if len(listeners) >= _MOST_LISTENERS:
+            raise NotOptimistic(NEEDS_MORE)
+        self._registered.update((key, []) for key in organizations)
+        self._callbacks.update((key, []) for key in callbacks)
+        for each in listeners:
+            if each.kind == SubscriptionKind.CALLBACK:
+                self._callbacks[each.id].append(each)
+            else:
+                self._registered[each.organization_id].append(each)
 
     async def update_tasks(self, changes: Sequence[TaskChange]) -> None:
         """Keep changes of tasks that were read."""
@@ -223,11 +283,12 @@ class OptimisticTransaction(PostgreSQLTransaction):
         self._writes.runs = run_arrays(changed, steps, now)
 
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
-        """Keep the tasks of next steps; return what stands for their keys."""
-        if self._writes.tasks or self._writes.events or self._run_uids is None:
+        """Keep new tasks; return what stands for their keys."""
+        kept = self._writes.tasks
+        if kept and tuple(kept[0]) != tuple(rows[0]):
             raise NotOptimistic(NEEDS_MORE)
-        self._writes.tasks = rows
-        return self._places([row["uid"] for row in rows])
+        kept.extend(rows)
+        return self._places([row["uid"] for row in rows], len(kept) - len(rows))
 
     def _is_known(self, event: NewEvent) -> bool:
         """Return whether an event is of a task that was read, of one that is inserted, or of a run that was read."""
@@ -239,28 +300,36 @@ class OptimisticTransaction(PostgreSQLTransaction):
     async def append_events(
         self, events: Sequence[NewEvent], organization_ids: Collection[int], callback_ids: Collection[int]
     ) -> tuple[list[int], list[Listener]]:
-        """Keep events of tasks that were read; return what stands for their keys, and the subscriptions."""
-        read = self._read
-        if (
-            read is None
-            or self._writes.events
-            or not (read.organizations.issuperset(organization_ids) and read.callbacks.issuperset(callback_ids))
-            or not all(self._is_known(event) for event in events)
-        ):
+        """Keep events of tasks that were read or are new; return what stands for their keys, and the subscriptions."""
+        if not all(self._is_known(event) for event in events):
             raise NotOptimistic(NEEDS_MORE)
-        self._writes.events = list(events)
-        keys = self._places([event.uid for event in events])
-        return keys, [each for each in read.listeners if _is_asked_for(each, organization_ids, callback_ids)]
+        new_callbacks = {key for key in callback_ids if is_new(key)}
+        if any(self._is_for_new_callback(event) for event in events) or not (
+            self._callbacks.keys() | new_callbacks
+        ).issuperset(callback_ids):
+            raise NotOptimistic(NEEDS_MORE)
+        if missing := set(organization_ids) - self._registered.keys():
+            await self._read_listeners(missing, ())
+        kept = self._writes.events
+        kept.extend(events)
+        listeners = [each for key in organization_ids for each in self._registered[key]]
+        listeners += [each for key in callback_ids for each in self._callbacks.get(key, ())]
+        return self._places([event.uid for event in events], len(kept) - len(events)), listeners
+
+    def _is_for_new_callback(self, event: NewEvent) -> bool:
+        """Return whether a callback that is inserted would get this event; its deliveries are written with locks."""
+        if event.callback_id is None or not is_new(event.callback_id):
+            return False
+        return event.type in self._writes.callbacks[place_of(event.callback_id)]["event_types"]
 
     async def insert_deliveries(self, deliveries: Sequence[NewDelivery]) -> list[int]:
         """Keep deliveries of events that are kept; return what stands for their keys."""
         known = len(self._writes.events)
-        if self._writes.deliveries or any(
-            row.replay_id is not None or not 0 <= place_of(row.event_id) < known for row in deliveries
-        ):
+        if any(row.replay_id is not None or not 0 <= place_of(row.event_id) < known for row in deliveries):
             raise NotOptimistic(NEEDS_MORE)
-        self._writes.deliveries = list(deliveries)
-        return self._places([row.uid for row in deliveries])
+        kept = self._writes.deliveries
+        kept.extend(deliveries)
+        return self._places([row.uid for row in deliveries], len(kept) - len(deliveries))
 
     async def failing(self, subscription_ids: Collection[int]) -> set[int]:
         """Return none: where one that was settled for is failing, nothing is written."""
@@ -292,8 +361,8 @@ class OptimisticTransaction(PostgreSQLTransaction):
         self._claiming = TaskClaiming(claim)
         return self._claiming.claimed
 
-    def _places(self, uids: list[str]) -> list[int]:
-        keys = [key_at(place) for place in range(len(uids))]
+    def _places(self, uids: list[str], first: int = 0) -> list[int]:
+        keys = [key_at(place) for place in range(first, first + len(uids))]
         self._keys.append((keys, uids))
         return keys
 
@@ -306,10 +375,6 @@ class OptimisticTransaction(PostgreSQLTransaction):
         for event in self._writes.events:
             if is_new(event.task_id):
                 event.task_id = found[str(event.task_uid)]
+            if event.callback_id is not None and is_new(event.callback_id):
+                event.callback_id = found[self._writes.callbacks[place_of(event.callback_id)]["uid"]]
         return True
-
-
-def _is_asked_for(listener: Listener, organization_ids: Collection[int], callback_ids: Collection[int]) -> bool:
-    if listener.kind == SubscriptionKind.CALLBACK:
-        return listener.id in callback_ids
-    return listener.organization_id in organization_ids

@@ -11,15 +11,16 @@ from models import SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.storage.postgresql.values import encoder_of, write_document, write_text
 from receiver.storage.stored_bytes import DOCUMENTS, stored_size
-from receiver.storage.tables import deliveries, events, run_steps, runs, tasks
+from receiver.storage.tables import deliveries, events, run_steps, runs, subscriptions, tasks
 from receiver.storage.transaction import Listener, NewEvent, Settlement, Values
 
 _TYPES: Mapping[Table, Mapping[str, str]] = {
     table: {column.name: column.type.compile(postgresql.dialect()) for column in table.columns}  # type: ignore[no-untyped-call]
-    for table in (tasks, events, deliveries, runs, run_steps)
+    for table in (tasks, events, deliveries, subscriptions, runs, run_steps)
 }
 _ENCODERS: Mapping[Table, Mapping[str, Callable[[Any], Any] | None]] = {
-    table: {column.name: encoder_of(column.type) for column in table.columns} for table in (tasks, runs, run_steps)
+    table: {column.name: encoder_of(column.type) for column in table.columns}
+    for table in (tasks, subscriptions, runs, run_steps)
 }
 EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at", "request_id")
 SETTLEMENT_COLUMNS = "id, attempt, status, due_at, settled_at, started_at, duration_ms, status_code, error, response"

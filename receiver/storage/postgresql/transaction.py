@@ -32,6 +32,8 @@ from sqlalchemy import Executable, Row, Table, select
 
 from models import DeliveryStatus, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
+from receiver.storage import callbacks
+from receiver.storage.callbacks import CallbackKey
 from receiver.storage.postgresql import intent_statements, run_statements
 from receiver.storage.postgresql.commit_evidence import CommitEvidence
 from receiver.storage.postgresql.core_connection import CoreConnection
@@ -239,6 +241,14 @@ class PostgreSQLTransaction:
         """Insert whole rows; return their row keys in order."""
         names = tuple(rows[0])
         return await self._insert(task_table, (*names, "stored_bytes"), arrays_of(names, rows))
+
+    async def find_callbacks(self, wanted: Collection[CallbackKey]) -> dict[CallbackKey, int]:
+        """Return the row keys of the callbacks that there are."""
+        return await callbacks.find_callbacks(self, wanted)
+
+    async def insert_callbacks(self, rows: Sequence[Values]) -> list[int]:
+        """Insert callbacks; return their row keys in order."""
+        return await callbacks.insert_callbacks(self, rows)
 
     async def lock_runs(self, uids: Collection[str]) -> list[dict[str, Any]]:
         """Lock runs in the order of their row keys; return them with their steps."""

@@ -19,6 +19,8 @@ from sqlalchemy import Executable, Row
 
 from models import DeliveryStatus, Submission, SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
+from receiver.storage import callbacks
+from receiver.storage.callbacks import CallbackKey
 from receiver.storage.large_rows import SMALL_BYTES
 from receiver.storage.sqlite import intent_statements, run_statements
 from receiver.storage.sqlite.statement_parts import encoded, next_key, placeholders
@@ -249,6 +251,14 @@ class SQLiteTransaction:
             [[key, *row, size] for key, (row, size) in enumerate(zip(new, sizes, strict=True), first)],
         )
         return list(range(first, first + len(rows)))
+
+    async def find_callbacks(self, wanted: Collection[CallbackKey]) -> dict[CallbackKey, int]:
+        """Return the row keys of the callbacks that there are."""
+        return await callbacks.find_callbacks(self, wanted)
+
+    async def insert_callbacks(self, rows: Sequence[Values]) -> list[int]:
+        """Insert callbacks; return their row keys in order."""
+        return await callbacks.insert_callbacks(self, rows)
 
     async def lock_runs(self, uids: Collection[str]) -> list[dict[str, Any]]:
         """Lock runs in the order of their row keys; return them with their steps."""
