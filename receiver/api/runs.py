@@ -50,7 +50,13 @@ async def create_run(call: Call) -> Reply:
     call.span.set(run_id=uid, steps=len(graph.steps))
     if not call.is_resumed or await runs.unknown(call.organization_id, [uid]):
         # All steps count when the run is created, so that no limit ends a run in the middle.
-        request = RunRequest(uid=uid, organization_id=call.organization_id, graph=graph, metadata=wanted.metadata)
+        request = RunRequest(
+            uid=uid,
+            organization_id=call.organization_id,
+            organization_uid=call.principal.organization_uid,
+            graph=graph,
+            metadata=wanted.metadata,
+        )
         with await call.services.quotas.begin_creates(call.organization_id, len(graph.steps), size):
             await runs.create(request, size=size)
     return Reply(_created(uid, graph), "run", status=202)

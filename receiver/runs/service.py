@@ -20,12 +20,12 @@ from receiver.runs.changes import Asked, RunChanger, RunRow, StepTasks, unknown_
 from receiver.storage.attempts import attempts_of_all, present_attempts
 from receiver.storage.database import Database
 from receiver.storage.large_rows import Hold, read_first
+from receiver.storage.optimistic import comes_last, may_be_optimistic
 from receiver.storage.runs import (
     RunFilter,
     brief_steps_of,
     large_runs,
     new_run,
-    organization_uids,
     run_by_id,
     runs_among,
     runs_matching,
@@ -41,6 +41,7 @@ class RunRequest(Struct, frozen=True, kw_only=True):
 
     uid: str
     organization_id: int
+    organization_uid: str
     graph: Graph
     metadata: dict[str, Any] | None = None
     request_id: str | None = field(default_factory=current_request_id)
@@ -138,13 +139,14 @@ class Runs:
         """
         return await self._changer.change(self._database.writer, Asked(organization_id, uid, rules.retry))
 
+    @comes_last
+    @may_be_optimistic
     async def _create(self, tx: Transaction, requests: Sequence[RunRequest]) -> list[Exception | None]:
         """Insert runs, and the tasks of their first steps. A handler of the writer."""
         now = utc_now()
-        uids = await organization_uids(tx, {request.organization_id for request in requests})
         changes, events = [], []
         for request in requests:
-            run = new_run(_values(request, now), uids[request.organization_id], self._definition(request))
+            run = new_run(_values(request, now), request.organization_uid, self._definition(request))
             created = run_event(run, EventType.RUN_CREATED, now)
             change = RunChange(run, now, self._advancer.choose)
             change.apply_plan(rules.advance)

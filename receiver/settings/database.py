@@ -55,9 +55,10 @@ class DatabaseSettings(SettingsGroup):
     The default is about a second of work, so that a write which is accepted is also soon written.
     """
     optimistic_writes: bool = True
-    """Whether, on PostgreSQL, webhooks and outcomes of deliveries are first tried without locks, in one statement.
+    """Whether, on PostgreSQL, creates, webhooks and outcomes of deliveries are first tried without locks.
 
-    What has changed meanwhile is done again with locks, and with `false` everything is at once.
+    A batch of them is one statement. What has changed meanwhile is done again with locks, and with `false` everything
+    is at once.
     """
     retention_days: Annotated[int, Field(ge=0, le=_MOST_DAYS)] = 90
     """Finished tasks and runs, events and deliveries older than this many days are purged; 0 keeps all."""

@@ -105,12 +105,6 @@ async def insert_runs(tx: Transaction, new: Sequence[Values]) -> None:
     await tx.insert_runs(new)
 
 
-async def organization_uids(tx: Transaction, keys: Collection[int]) -> dict[int, str]:
-    """Return the ids of these organizations, by their row keys."""
-    query = select(organizations.c.id, organizations.c.uid).where(organizations.c.id.in_(keys))
-    return {row.id: row.uid for row in await tx.execute(query)}
-
-
 async def write_runs(tx: Transaction, changed: Sequence[Values], steps: Sequence[Values], now: datetime) -> None:
     """Write the changed columns of locked runs and of their steps, which are given as `lock_runs` returns them."""
     if changed or steps:

@@ -31,7 +31,7 @@ from receiver.providers.piapi import PiAPI
 from receiver.runs.advance import Advancer
 from receiver.storage.database import Database
 from receiver.storage.organizations import ensure_organization
-from receiver.storage.tables import deliveries, events, receipts, subscriptions, tasks
+from receiver.storage.tables import deliveries, events, organizations, receipts, subscriptions, tasks
 from receiver.storage.transaction import LeasedDelivery
 from receiver.tracking.apply import Applied, Applier
 from receiver.tracking.create import Callback, Creator, TaskRequest
@@ -114,6 +114,8 @@ class TrackingHarness:
     def __init__(self, url: str, database: Database) -> None:
         self.url = url
         self.database = database
+        self.organization_uid = ""
+        """The id of `default`."""
         self.dispatcher = FakeDispatcher()
         self.waiting = Waiting()
         after_commit = AfterCommit(
@@ -240,4 +242,6 @@ async def tracking(folder: Path) -> AsyncIterator[TrackingHarness]:
     async with await Database.open(settings) as database:
         harness = TrackingHarness(settings.database_url, database)
         assert await harness.organization("default") == 1
+        (row,) = await database.read(select(organizations.c.uid))
+        harness.organization_uid = row["uid"]
         yield harness

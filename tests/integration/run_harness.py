@@ -94,7 +94,9 @@ class RunHarness:
             )
             for number, name in enumerate(steps)
         )
-        request = RunRequest(uid=new_id(), organization_id=1, graph=Graph(specs))
+        request = RunRequest(
+            uid=new_id(), organization_id=1, organization_uid=self.tracking.organization_uid, graph=Graph(specs)
+        )
         await self.runs.create(request)
         return request.uid
 

@@ -54,8 +54,11 @@ async def test_runs_of_one_commit_are_inserted_by_the_same_statements(
 async def test_a_run_that_cannot_be_inserted_keeps_none_of_the_others_from_it(harness: RunHarness) -> None:
     taken = await harness.begin("a")
     graph = Graph((StepSpec(id="a", action="flux:txt2img"),))
+    organization = harness.tracking.organization_uid
     requests = [
-        RunRequest(uid=uid, organization_id=1, graph=graph, request_id=f"request-{number}")
+        RunRequest(
+            uid=uid, organization_id=1, organization_uid=organization, graph=graph, request_id=f"request-{number}"
+        )
         for number, uid in enumerate((new_id(), taken, new_id()))
     ]
     outcomes = await asyncio.gather(*map(harness.runs.create, requests), return_exceptions=True)

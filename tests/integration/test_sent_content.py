@@ -45,7 +45,12 @@ def sent(harness: RunHarness, monkeypatch: pytest.MonkeyPatch) -> list[Outgoing]
 async def claimed(harness: RunHarness, given: dict[str, Any]) -> tuple[str, DueTask]:
     """Create a run of one step with this input; return its id, and the claim of the step's task."""
     step = StepSpec(id="a", action="flux:txt2img", input=given)
-    request = RunRequest(uid=new_id(), organization_id=1, graph=Graph((step,)))
+    request = RunRequest(
+        uid=new_id(),
+        organization_id=1,
+        organization_uid=harness.tracking.organization_uid,
+        graph=Graph((step,)),
+    )
     await harness.runs.create(request)
     then = utc_now() + LATER
     writer = harness.tracking.database.writer

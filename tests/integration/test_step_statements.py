@@ -1,6 +1,7 @@
-"""What the end of a step of a run sends to PostgreSQL, and what it does where something changed meanwhile."""
+"""What creates of runs and the end of a step send to PostgreSQL, and what is done where something changed meanwhile."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.fakes.databases import outside, settings_in
 from tests.fakes.sent_statements import cut, statements
 from tests.integration.harness import tracking
 from tests.integration.run_harness import RunHarness
-from tests.storage.optimistic_batches import counts
+from tests.storage.optimistic_batches import counted, counts
 
 pytestmark = pytest.mark.postgresql_only("counts round trips")
 
@@ -131,3 +132,65 @@ async def test_an_end_whose_answer_is_lost_is_found_with_the_keys_of_the_next_ta
     cut(settings_in(tmp_path).database_url, monkeypatch, "after")
     await harness.tracking.receive(TaskStatus.COMPLETED, uid, output={"image_url": "u"})
     await has_begun(harness, run)
+
+
+async def test_creates_of_runs_are_one_read_and_one_statement(
+    harness: RunHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.tracking.subscribe(event_types=[EventType.RUN_CREATED, EventType.TASK_CREATED])
+    sent = statements(monkeypatch)
+    with counted(stored=1):
+        runs = await asyncio.gather(harness.begin("a", "b"), harness.begin("a"), harness.begin("c", "d", "e"))
+    monkeypatch.undo()
+    assert [query.startswith(MARK) for query in sent] == [False, True]
+    await has_first_task(harness, runs)
+    assert len(await harness.tracking.deliveries()) == 6
+
+
+async def test_runs_tasks_and_the_end_of_a_step_are_two_reads_and_one_statement(
+    harness: RunHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await harness.tracking.subscribe(event_types=[EventType.TASK_CREATED])
+    run, uid = await under_way(harness)
+    sent = statements(monkeypatch)
+    with counted(stored=1):
+        alone, other, _ = await asyncio.gather(
+            harness.tracking.create(),
+            harness.begin("a", "b"),
+            harness.tracking.receive(TaskStatus.COMPLETED, uid, output={"image_url": "u"}),
+        )
+    monkeypatch.undo()
+    assert [query.startswith(MARK) for query in sent] == [False, False, True]
+    await has_begun(harness, run)
+    await has_first_task(harness, [other])
+    task = await harness.tracking.task(alone)
+    assert (task["run_uid"], task["step"]) == (None, None)
+    created = [row["task_id"] for row in await harness.tracking.events() if row["type"] == EventType.TASK_CREATED]
+    assert sorted(created) == [row["id"] for row in await harness.tracking.tasks()]
+
+
+async def test_a_run_whose_answer_is_lost_is_found(
+    harness: RunHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await harness.tracking.subscribe(event_types=[EventType.RUN_CREATED, EventType.TASK_CREATED])
+    cut(settings_in(tmp_path).database_url, monkeypatch, "after")
+    await has_first_task(harness, [await harness.begin("a", "b")])
+
+
+async def has_first_task(harness: RunHarness, runs: Sequence[str]) -> None:
+    """Look at what a new run consists of: its steps, the task of the first one, two events and their deliveries."""
+    tracking = harness.tracking
+    for run in runs:
+        (event, created) = [row for row in await tracking.events() if row["run_uid"] == run]
+        assert [row["type"] for row in (event, created)] == [EventType.RUN_CREATED, EventType.TASK_CREATED]
+        steps = (await harness.runs.run(1, run))["steps"]
+        assert [step["status"] for step in steps] == ["queued", *["pending"] * (len(steps) - 1)]
+        assert [step["position"] for step in steps] == list(range(len(steps)))
+        task = await tracking.task(steps[0]["task_uid"])
+        assert (task["run_uid"], task["step"]) == (run, steps[0]["name"])
+        assert (event["task_id"], created["task_id"]) == (None, task["id"])
+    task_of = {row["id"]: row["task_id"] for row in await tracking.events()}
+    told = await tracking.deliveries()
+    assert told
+    assert all(row["task_id"] == task_of[row["event_id"]] for row in told)
+    assert {each.id for each in tracking.dispatcher.handed} == {row["id"] for row in told}

@@ -30,7 +30,14 @@ from msgspec import Struct, field
 
 from models import DeliveryStatus
 from receiver.storage.postgresql.intent_statements import intent_arrays, mark_waiting, waiting_query
-from receiver.storage.postgresql.run_statements import RUN_PARAMETERS, write_run, write_step
+from receiver.storage.postgresql.run_statements import (
+    NEW_RUN_PARAMETERS,
+    RUN_PARAMETERS,
+    insert_run,
+    insert_step,
+    write_run,
+    write_step,
+)
 from receiver.storage.postgresql.statement_parts import (
     EVENT_COLUMNS,
     arrays,
@@ -63,6 +70,8 @@ class Writes(Struct):
     """Of each run that was read, by its row key, the version."""
     runs: list[Any] = field(default_factory=list)
     """The parameters for runs and steps that are written (`run_arrays`)."""
+    new_runs: list[Any] = field(default_factory=list)
+    """The parameters for runs that are inserted with their steps (`new_run_arrays`)."""
     callbacks: list[Values] = field(default_factory=list)
     """The rows of new subscriptions of clients' own callbacks."""
     tasks: list[Values] = field(default_factory=list)
@@ -70,7 +79,7 @@ class Writes(Struct):
 
     def __bool__(self) -> bool:
         """Return whether anything is to be written."""
-        inserted = (self.callbacks, self.tasks, self.events, self.deliveries)
+        inserted = (self.new_runs, self.callbacks, self.tasks, self.events, self.deliveries)
         return any((self.changes, self.settlements, self.intents, self.runs, *inserted))
 
     def statement(self, mixed: set[str]) -> tuple[str, list[Any]]:
@@ -95,6 +104,7 @@ class Writes(Struct):
                 has_intents=bool(self.intents),
                 has_read_runs=bool(self.run_versions),
                 has_runs=bool(self.runs),
+                has_new_runs=bool(self.new_runs),
                 new_callback=tuple(self.callbacks[0]) if self.callbacks else (),
                 new_task=tuple(self.tasks[0]) if self.tasks else (),
             )
@@ -126,7 +136,7 @@ class Writes(Struct):
         return [*arguments, *arrays_of(names, rows)]
 
     def _inserted(self) -> list[Any]:
-        arguments: list[Any] = [*self.runs]
+        arguments: list[Any] = [*self.runs, *self.new_runs]
         if self.callbacks:
             arguments += columns_of(subscriptions, tuple(self.callbacks[0]), self.callbacks)
         if self.tasks:
@@ -182,6 +192,7 @@ class _Shape(Struct, frozen=True):
     has_intents: bool
     has_read_runs: bool
     has_runs: bool
+    has_new_runs: bool
     new_callback: tuple[str, ...]
     """The columns of callbacks that are inserted."""
     new_task: tuple[str, ...]
@@ -235,6 +246,10 @@ def _text(shape: _Shape) -> str:
         parts.append(f"written_run AS ({write_run(first)} AND {_HOLDS}\n)")
         parts.append(f"written_step AS ({write_step(first)} AND {_HOLDS}\n)")
         first += RUN_PARAMETERS
+    if shape.has_new_runs:
+        parts.append(f"new_run AS ({insert_run(first)} WHERE {_HOLDS} RETURNING id, uid\n)")
+        parts.append(f"new_step AS ({insert_step(first)}\n)")
+        first += NEW_RUN_PARAMETERS
     if shape.new_callback:
         names = shape.new_callback
         parts.append(f"""new_callback AS (

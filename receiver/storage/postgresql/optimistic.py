@@ -38,7 +38,7 @@ from receiver.errors import OutcomeUnknown
 from receiver.storage.optimistic import CHANGED, NEEDS_MORE, NotOptimistic
 from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.one_statement import MARK, Writes, is_new, key_at, place_of
-from receiver.storage.postgresql.run_statements import READ_RUNS, run_arrays, runs_of
+from receiver.storage.postgresql.run_statements import READ_RUNS, new_run_arrays, run_arrays, runs_of
 from receiver.storage.postgresql.statement_parts import NAMED_TASKS, listener_of, listeners_query, names_of, state_of
 from receiver.storage.postgresql.task_claims import TaskClaiming
 from receiver.storage.postgresql.transaction import PostgreSQLTransaction
@@ -138,6 +138,7 @@ class OptimisticTransaction(PostgreSQLTransaction):
         self._claiming: TaskClaiming | None = None
         self._run_uids: set[str] | None = None
         """The runs that were read."""
+        self._new_run_uids: set[str] = set()
         self._keys: list[tuple[list[int], list[str]]] = []
         """The lists that were returned instead of row keys, each with the public ids of the rows."""
 
@@ -282,6 +283,13 @@ class OptimisticTransaction(PostgreSQLTransaction):
             raise NotOptimistic(NEEDS_MORE)
         self._writes.runs = run_arrays(changed, steps, now)
 
+    async def insert_runs(self, new: Sequence[Values]) -> None:
+        """Keep new runs with their steps."""
+        if self._writes.new_runs:
+            raise NotOptimistic(NEEDS_MORE)
+        self._new_run_uids = {run["uid"] for run in new}
+        self._writes.new_runs = new_run_arrays(new)
+
     async def insert_tasks(self, rows: Sequence[Values]) -> list[int]:
         """Keep new tasks; return what stands for their keys."""
         kept = self._writes.tasks
@@ -291,9 +299,9 @@ class OptimisticTransaction(PostgreSQLTransaction):
         return self._places([row["uid"] for row in rows], len(kept) - len(rows))
 
     def _is_known(self, event: NewEvent) -> bool:
-        """Return whether an event is of a task that was read, of one that is inserted, or of a run that was read."""
+        """Return whether an event is of a task or a run that was read or is inserted."""
         if event.task_id is None:
-            return self._run_uids is not None and event.run_uid in self._run_uids
+            return event.run_uid in self._new_run_uids or event.run_uid in (self._run_uids or ())
         is_new = 0 <= place_of(event.task_id) < len(self._writes.tasks)
         return is_new or (self._read is not None and event.task_id in self._read.states)
 

@@ -81,18 +81,37 @@ RUN_PARAMETERS = 3 + len(CHANGING_RUN_COLUMNS) + len(CHANGING_STEP_COLUMNS)
 """How many parameters `run_arrays` returns."""
 _WRITE_RUNS = f"WITH written AS ({write_run(1)})\n{write_step(1)}"
 _READ_COLUMNS = (*RUN_COLUMNS, "organization_uid")
-_AFTER_RUNS = len(NEW_RUN_COLUMNS) + 1
-_INSERT_RUNS = f"""
-WITH new AS (
-    INSERT INTO run ({", ".join(NEW_RUN_COLUMNS)}) SELECT * FROM unnest({arrays(runs, NEW_RUN_COLUMNS, 1)})
-    RETURNING id, uid
-)
-INSERT INTO run_step (run_id, {", ".join(NEW_STEP_COLUMNS)})
-SELECT new.id, {", ".join(f"given.{name}" for name in NEW_STEP_COLUMNS)}
-FROM unnest((SELECT ${_AFTER_RUNS}::uuid[]), {arrays(run_steps, NEW_STEP_COLUMNS, _AFTER_RUNS + 1)})
-    AS given(run_uid, {", ".join(NEW_STEP_COLUMNS)})
-JOIN new ON new.uid = given.run_uid
-"""
+
+
+def insert_run(first: int) -> str:
+    """Return the statement that inserts runs; the first parameter of `new_run_arrays` has the number `first`."""
+    names = NEW_RUN_COLUMNS
+    return f"INSERT INTO run ({', '.join(names)}) SELECT * FROM unnest({arrays(runs, names, first)})"
+
+
+def insert_step(first: int) -> str:
+    """Return the statement that inserts the steps of `new_run`, the rows of `insert_run`, whose parameters it has."""
+    first += len(NEW_RUN_COLUMNS)
+    names = NEW_STEP_COLUMNS
+    return f"""INSERT INTO run_step (run_id, {", ".join(names)})
+SELECT new_run.id, {", ".join(f"given.{name}" for name in names)}
+FROM unnest((SELECT ${first}::uuid[]), {arrays(run_steps, names, first + 1)}) AS given(run_uid, {", ".join(names)})
+JOIN new_run ON new_run.uid = given.run_uid"""
+
+
+def new_run_arrays(new: Sequence[Values]) -> list[Any]:
+    """Return the parameters for runs that are inserted with their steps."""
+    steps = [step for run in new for step in run["steps"]]
+    return [
+        *columns_of(runs, NEW_RUN_COLUMNS, new),
+        [run["uid"] for run in new for _ in run["steps"]],
+        *columns_of(run_steps, NEW_STEP_COLUMNS, steps),
+    ]
+
+
+NEW_RUN_PARAMETERS = len(NEW_RUN_COLUMNS) + 1 + len(NEW_STEP_COLUMNS)
+"""How many parameters `new_run_arrays` returns."""
+_INSERT_RUNS = f"WITH new_run AS ({insert_run(1)} RETURNING id, uid)\n{insert_step(1)}"
 
 
 async def lock_runs(driver: asyncpg.Connection, uids: Collection[str]) -> list[dict[str, Any]]:
@@ -129,10 +148,4 @@ async def write_runs(
 
 async def insert_runs(driver: asyncpg.Connection, new: Sequence[Values]) -> None:
     """Insert runs with their steps."""
-    steps = [step for run in new for step in run["steps"]]
-    await driver.execute(
-        _INSERT_RUNS,
-        *columns_of(runs, NEW_RUN_COLUMNS, new),
-        [run["uid"] for run in new for _ in run["steps"]],
-        *columns_of(run_steps, NEW_STEP_COLUMNS, steps),
-    )
+    await driver.execute(_INSERT_RUNS, *new_run_arrays(new))
