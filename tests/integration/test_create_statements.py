@@ -7,19 +7,20 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from structlog.testing import capture_logs
 
 from models import EventType, SubscriptionKind, TaskStatus
 from receiver.domain.updates import Source
 from receiver.errors import OutcomeUnknown, StorageUnavailable
+from receiver.storage.database import Database
 from receiver.storage.optimistic import may_be_optimistic
 from receiver.storage.postgresql import connection
 from receiver.storage.postgresql.one_statement import MARK
-from receiver.storage.tables import subscriptions
+from receiver.storage.tables import subscriptions, tasks
 from receiver.storage.transaction import Listener, Transaction
 from receiver.tracking.create import Callback, TaskRequest
-from tests.fakes.databases import outside
+from tests.fakes.databases import outside, settings_in
 from tests.fakes.held_commits import held_commits
 from tests.fakes.sent_statements import cut, statements
 from tests.integration.harness import TrackingHarness, arrival, tracking
@@ -364,3 +365,42 @@ async def test_creates_of_several_processes_and_their_answers_are_all_stored_onc
         for event in events
         if next(row for row in rows if row["id"] == event["task_id"])["callback_id"] is not None
     )
+
+
+_READ = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'task'"
+_KEPT = ", ".join(column.name for column in tasks.columns if column.name not in ("id", "uid", "provider_task_id"))
+
+
+@pytest.mark.parametrize("is_optimistic", [True, False])
+async def test_a_plan_that_is_made_while_the_table_is_small_reads_few_rows_of_a_large_one(
+    harness: TrackingHarness, tmp_path: Path, is_optimistic: bool
+) -> None:
+    """The server keeps a plan until it counts the table again, which may be a minute later."""
+    settings = settings_in(tmp_path).model_copy(update={"optimistic_writes": is_optimistic})
+    async with await Database.open(settings) as database:
+        own = TrackingHarness(harness.url, database)
+
+        async def step(number: int) -> None:
+            uid = await own.create()
+            await own.apply(answer(uid, number))
+            await own.apply(arrival(TaskStatus.PROCESSING, uid, provider_task_id=f"pt-{number}"))
+
+        for number in range(12):
+            await step(number)
+        with outside(harness.url) as server:
+            server.execute(
+                f"INSERT INTO task (uid, provider_task_id, {_KEPT}) "
+                f"SELECT gen_random_uuid(), 'more-' || number, {_KEPT} "
+                "FROM (SELECT * FROM task LIMIT 1) AS one, generate_series(1, 3000) AS number"
+            )
+
+            async def read() -> int:
+                await database.writer.run(lambda tx: tx.execute(text("SELECT pg_stat_force_next_flush()")))
+                await database.writer.run(lambda tx: tx.execute(text("SELECT 1")))
+                server.execute("SELECT pg_stat_clear_snapshot()")
+                ((count,),) = server.execute(_READ).fetchall()
+                return int(count)
+
+            before = await read()
+            await step(100)
+            assert 0 < await read() - before < 50

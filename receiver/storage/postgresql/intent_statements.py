@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 
 from models import Submission, TaskStatus
+from receiver.storage.postgresql.statement_parts import is_given
 from receiver.storage.transaction import NewIntent
 
 
@@ -20,7 +21,7 @@ def waiting_query(first: int) -> str:
     SELECT task.id, given.token, given.lease_until
     FROM unnest((SELECT {uids}::uuid[]), {attempts}::integer[], {tokens}::uuid[], {ends}::timestamptz[])
         AS given(uid, attempt, token, lease_until)
-    JOIN task ON task.uid = given.uid AND task.attempt = given.attempt
+    JOIN task ON task.uid = given.uid AND task.attempt = given.attempt AND {is_given("task.uid", first, "uuid")}
     WHERE task.status = '{TaskStatus.QUEUED}' AND task.submission = '{Submission.WAITING}'
     AND task.cancel_requested_at IS NULL
     ORDER BY task.id FOR NO KEY UPDATE OF task"""

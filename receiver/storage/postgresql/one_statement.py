@@ -44,6 +44,7 @@ from receiver.storage.postgresql.statement_parts import (
     arrays_of,
     columns_of,
     event_arrays,
+    is_given,
     settlement_arrays,
     settlements_query,
 )
@@ -209,9 +210,9 @@ def _text(shape: _Shape) -> str:
     conditions: list[str] = []
     first = 1
     if shape.has_tasks:
-        parts.append("""held_task AS MATERIALIZED (
+        parts.append(f"""held_task AS MATERIALIZED (
     SELECT task.id FROM unnest((SELECT $1::bigint[]), $2::xid[]) AS given(id, version)
-    JOIN task ON task.id = given.id AND task.xmin = given.version
+    JOIN task ON task.id = given.id AND task.xmin = given.version AND {is_given("task.id", 1)}
     ORDER BY task.id FOR NO KEY UPDATE OF task SKIP LOCKED
 )""")
         conditions.append("(SELECT count(*) FROM held_task) = cardinality($1::bigint[])")
@@ -233,7 +234,7 @@ def _text(shape: _Shape) -> str:
     if shape.has_read_runs:
         parts.append(f"""held_run AS MATERIALIZED (
     SELECT run.id FROM unnest((SELECT ${first}::bigint[]), ${first + 1}::xid[]) AS given(id, version)
-    JOIN run ON run.id = given.id AND run.xmin = given.version
+    JOIN run ON run.id = given.id AND run.xmin = given.version AND {is_given("run.id", first)}
     ORDER BY run.id FOR NO KEY UPDATE OF run SKIP LOCKED
 )""")
         conditions.append(f"(SELECT count(*) FROM held_run) = cardinality(${first}::bigint[])")
@@ -285,7 +286,7 @@ def _held_deliveries(first: int) -> str:
     return f"""given_outcome AS MATERIALIZED ({settlements_query(first)}), held_delivery AS MATERIALIZED (
     SELECT delivery.id FROM delivery
     JOIN given_outcome AS given ON given.id = delivery.id AND given.attempt = delivery.attempt
-    WHERE delivery.status = '{DeliveryStatus.PENDING}'
+    WHERE delivery.status = '{DeliveryStatus.PENDING}' AND {is_given("delivery.id", first)}
     ORDER BY delivery.id FOR NO KEY UPDATE OF delivery SKIP LOCKED
 )"""
 
@@ -303,6 +304,7 @@ def _changed(shape: _Shape, first: int) -> tuple[str, int]:
     if not DOCUMENTS.isdisjoint(names):
         names = (*names, "stored_bytes")
         new.append("stored_bytes = task.stored_bytes + given.new_stored_bytes")
+    is_changed = is_given("task.id", first)
     keys = [f"(SELECT ${first}::bigint[])"]
     columns = ["id"]
     first += 1
@@ -314,7 +316,7 @@ def _changed(shape: _Shape, first: int) -> tuple[str, int]:
     columns += [f"new_{name}" for name in names]
     text = f"""changed AS (
     UPDATE task SET {", ".join(new)} FROM {given} AS given({", ".join(columns)})
-    WHERE task.id = given.id AND {_HOLDS}
+    WHERE task.id = given.id AND {is_changed} AND {_HOLDS}
 )"""
     return text, first + len(names)
 
@@ -376,5 +378,5 @@ def _settled(first: int) -> str:
 ), settled AS (
     UPDATE delivery SET status = given.status, due_at = given.due_at, leased = false, settled_at = given.settled_at
     FROM given_outcome AS given
-    WHERE delivery.id = given.id AND delivery.id = ANY((SELECT ${first}::bigint[])::bigint[]) AND {_HOLDS}
+    WHERE delivery.id = given.id AND {is_given("delivery.id", first)} AND {_HOLDS}
 )"""

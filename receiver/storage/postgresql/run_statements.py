@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from receiver.storage.postgresql.statement_parts import arrays, columns_of
+from receiver.storage.postgresql.statement_parts import arrays, columns_of, is_given
 from receiver.storage.run_rows import (
     CHANGING_RUN_COLUMNS,
     CHANGING_STEP_COLUMNS,
@@ -54,7 +54,7 @@ def write_run(first: int) -> str:
     return f"""UPDATE run SET updated_at = ${first}, {_assignments(CHANGING_RUN_COLUMNS)}
 FROM unnest((SELECT ${first + 1}::bigint[]), {arrays(runs, CHANGING_RUN_COLUMNS, first + 2)})
     AS given(id, {", ".join(CHANGING_RUN_COLUMNS)})
-WHERE run.id = given.id"""
+WHERE run.id = given.id AND {is_given("run.id", first + 1)}"""
 
 
 def write_step(first: int) -> str:
@@ -63,7 +63,7 @@ def write_step(first: int) -> str:
     return f"""UPDATE run_step SET {_assignments(CHANGING_STEP_COLUMNS)}
 FROM unnest((SELECT ${first}::bigint[]), {arrays(run_steps, CHANGING_STEP_COLUMNS, first + 1)})
     AS given(id, {", ".join(CHANGING_STEP_COLUMNS)})
-WHERE run_step.id = given.id"""
+WHERE run_step.id = given.id AND {is_given("run_step.id", first)}"""
 
 
 def run_arrays(changed: Sequence[Values], steps: Sequence[Values], now: datetime) -> list[Any]:

@@ -26,18 +26,35 @@ EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapsh
 SETTLEMENT_COLUMNS = "id, attempt, status, due_at, settled_at, started_at, duration_ms, status_code, error, response"
 _SETTLEMENT_TYPES = ("integer", "text", *("timestamptz",) * 3, "integer", "integer", "text", "text")
 
-NAMED_TASKS = """id IN (
+NAMED_TASKS = """id = ANY(ARRAY(
     SELECT id FROM task WHERE uid = ANY((SELECT $1::uuid[])::uuid[])
     UNION
     SELECT named.id FROM unnest((SELECT $2::text[]), (SELECT $3::text[])) AS name(provider, provider_task_id)
-    JOIN task AS named ON named.provider = name.provider AND named.provider_task_id = name.provider_task_id
-)"""
-"""The condition that a task is among those with these public ids, or these providers' ids (`names_of`)."""
+    CROSS JOIN LATERAL (
+        SELECT id FROM task WHERE task.provider = name.provider AND task.provider_task_id = name.provider_task_id
+        LIMIT 1
+    ) AS named
+))"""
+"""The condition that a task is among those with these public ids, or these providers' ids (`names_of`).
+
+Each provider's id is looked up by itself. Of a plain join PostgreSQL makes a plan while the table is small that reads
+all tasks which have one, and keeps it until the table is analyzed, when it may have many thousands. For the same reason
+it is told the row keys as an array (`is_given`).
+"""
 
 
 def names_of(provider_ids: Collection[tuple[str, str]]) -> tuple[list[str | None], list[str | None]]:
     """Return the parameters for pairs of a provider and its id of a task."""
     return [write_text(provider) for provider, _ in provider_ids], [write_text(name) for _, name in provider_ids]
+
+
+def is_given(column: str, parameter: int, kind: str = "bigint") -> str:
+    """Return the condition that a column is in the array which is this parameter, for a join that says so already.
+
+    With it PostgreSQL looks the rows up. Without it the plan may read a whole index in the order of the join, if it was
+    made while the table was small; and it is kept.
+    """
+    return f"{column} = ANY((SELECT ${parameter}::{kind}[])::{kind}[])"
 
 
 def arrays(table: Table, names: Sequence[str], first: int) -> str:

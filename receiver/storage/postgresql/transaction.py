@@ -43,6 +43,7 @@ from receiver.storage.postgresql.statement_parts import (
     arrays,
     arrays_of,
     event_arrays,
+    is_given,
     listener_of,
     listeners_query,
     names_of,
@@ -123,15 +124,17 @@ WITH given AS MATERIALIZED (
 ), held AS MATERIALIZED (
     SELECT delivery.id, delivery.attempt FROM delivery
     JOIN given ON given.id = delivery.id AND given.attempt = delivery.attempt
-    WHERE delivery.status = '{DeliveryStatus.PENDING}' ORDER BY delivery.id FOR NO KEY UPDATE OF delivery
+    WHERE delivery.status = '{DeliveryStatus.PENDING}' AND {is_given("delivery.id", 1)}
+    ORDER BY delivery.id FOR NO KEY UPDATE OF delivery
 ), tried AS (
     INSERT INTO delivery_attempt (delivery_id, number, started_at, duration_ms, status_code, error, response)
     SELECT given.id, given.attempt, started_at, duration_ms, status_code, error, response
-    FROM given JOIN delivery ON delivery.id = given.id ON CONFLICT (delivery_id, number) DO NOTHING
+    FROM given JOIN delivery ON delivery.id = given.id AND {is_given("delivery.id", 1)}
+    ON CONFLICT (delivery_id, number) DO NOTHING
 ), settled AS (
     UPDATE delivery SET status = given.status, due_at = given.due_at, leased = false, settled_at = given.settled_at
     FROM held JOIN given ON given.id = held.id AND given.attempt = held.attempt
-    WHERE delivery.id = held.id RETURNING delivery.id, delivery.attempt
+    WHERE delivery.id = held.id AND {is_given("delivery.id", 1)} RETURNING delivery.id, delivery.attempt
 )
 SELECT id, attempt FROM settled
 UNION ALL
@@ -410,5 +413,6 @@ def _update_tasks(names: tuple[str, ...]) -> str:
         f"UPDATE task SET {assignments} FROM unnest((SELECT $1::bigint[]), $2::text[], $3::integer[], "
         f"{arrays(task_table, names, 4)}) AS given({columns}) "
         "WHERE task.id = given.id AND task.status = given.from_status AND task.attempt = given.from_attempt "
+        f"AND {is_given('task.id', 1)} "
         "RETURNING task.id"
     )
