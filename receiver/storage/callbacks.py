@@ -1,4 +1,4 @@
-"""Finding and inserting the subscriptions of clients' own callbacks, alike on both databases."""
+"""Finding and inserting the subscriptions of clients' own callbacks, in statements that both databases know."""
 
 from collections.abc import Collection, Sequence
 
@@ -28,5 +28,5 @@ async def insert_callbacks(tx: Transaction, rows: Sequence[Values]) -> list[int]
     """Insert rows of callbacks; return their row keys in order."""
     await tx.execute(insert(subscriptions), rows)
     keys = [(row["organization_id"], row["fingerprint"]) for row in rows]
-    found = await find_callbacks(tx, keys)
+    found = await tx.find_callbacks(keys)
     return [found[key] for key in keys]

@@ -20,7 +20,7 @@ from receiver.storage.postgresql.one_statement import MARK
 from receiver.storage.tables import subscriptions, tasks
 from receiver.storage.transaction import Listener, Transaction
 from receiver.tracking.create import Callback, TaskRequest
-from tests.fakes.databases import outside, settings_in
+from tests.fakes.databases import Outside, outside, settings_in
 from tests.fakes.held_commits import held_commits
 from tests.fakes.sent_statements import cut, statements
 from tests.integration.harness import TrackingHarness, arrival, tracking
@@ -367,8 +367,19 @@ async def test_creates_of_several_processes_and_their_answers_are_all_stored_onc
     )
 
 
-_READ = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'task'"
 _KEPT = ", ".join(column.name for column in tasks.columns if column.name not in ("id", "uid", "provider_task_id"))
+_OF_CALLBACK = ", ".join(each.name for each in subscriptions.columns if each.name not in ("id", "uid", "fingerprint"))
+
+
+async def rows_read(database: Database, server: Outside, table: str) -> int:
+    """Return how many rows of a table were read."""
+    await database.writer.run(lambda tx: tx.execute(text("SELECT pg_stat_force_next_flush()")))
+    await database.writer.run(lambda tx: tx.execute(text("SELECT 1")))
+    server.execute("SELECT pg_stat_clear_snapshot()")
+    ((count,),) = server.execute(
+        "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = ?", (table,)
+    ).fetchall()
+    return int(count)
 
 
 @pytest.mark.parametrize("is_optimistic", [True, False])
@@ -393,14 +404,36 @@ async def test_a_plan_that_is_made_while_the_table_is_small_reads_few_rows_of_a_
                 f"SELECT gen_random_uuid(), 'more-' || number, {_KEPT} "
                 "FROM (SELECT * FROM task LIMIT 1) AS one, generate_series(1, 3000) AS number"
             )
-
-            async def read() -> int:
-                await database.writer.run(lambda tx: tx.execute(text("SELECT pg_stat_force_next_flush()")))
-                await database.writer.run(lambda tx: tx.execute(text("SELECT 1")))
-                server.execute("SELECT pg_stat_clear_snapshot()")
-                ((count,),) = server.execute(_READ).fetchall()
-                return int(count)
-
-            before = await read()
+            before = await rows_read(database, server, "task")
             await step(100)
-            assert 0 < await read() - before < 50
+            assert 0 < await rows_read(database, server, "task") - before < 50
+
+
+@pytest.mark.parametrize("is_analyzed", [True, False])
+@pytest.mark.parametrize("is_optimistic", [True, False])
+async def test_a_callback_is_looked_up_by_its_key_also_by_a_plan_for_few(
+    harness: TrackingHarness, tmp_path: Path, is_optimistic: bool, is_analyzed: bool
+) -> None:
+    settings = settings_in(tmp_path).model_copy(update={"optimistic_writes": is_optimistic})
+    async with await Database.open(settings) as database:
+        own = TrackingHarness(harness.url, database)
+
+        async def step(number: int) -> None:
+            await own.create(Callback("https://a.example", None, str(number)))
+
+        for number in range(12):
+            await step(number)
+        with outside(harness.url) as server:
+            if is_analyzed:
+                server.execute("ANALYZE subscription")
+            for _ in range(12):
+                await step(0)
+            server.execute(
+                f"INSERT INTO subscription (uid, fingerprint, {_OF_CALLBACK}) "
+                f"SELECT gen_random_uuid(), 'more-' || number, {_OF_CALLBACK} "
+                "FROM (SELECT * FROM subscription LIMIT 1) AS one, generate_series(1, 3000) AS number"
+            )
+            before = await rows_read(database, server, "subscription")
+            await step(0)
+            await step(100)
+            assert 0 < await rows_read(database, server, "subscription") - before < 50

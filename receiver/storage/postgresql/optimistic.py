@@ -39,7 +39,15 @@ from receiver.storage.optimistic import CHANGED, NEEDS_MORE, NotOptimistic
 from receiver.storage.postgresql.core_connection import CoreConnection
 from receiver.storage.postgresql.one_statement import MARK, Writes, is_new, key_at, place_of
 from receiver.storage.postgresql.run_statements import READ_RUNS, new_run_arrays, run_arrays, runs_of
-from receiver.storage.postgresql.statement_parts import NAMED_TASKS, listener_of, listeners_query, names_of, state_of
+from receiver.storage.postgresql.statement_parts import (
+    NAMED_TASKS,
+    callback_arrays,
+    callbacks_query,
+    listener_of,
+    listeners_query,
+    names_of,
+    state_of,
+)
 from receiver.storage.postgresql.task_claims import TaskClaiming
 from receiver.storage.postgresql.transaction import PostgreSQLTransaction
 from receiver.storage.transaction import (
@@ -76,10 +84,7 @@ SELECT found.*, listener.* FROM found FULL JOIN listener ON false
 
 _READ_LISTENERS = f"""
 WITH named AS MATERIALIZED (
-    SELECT subscription.id, subscription.organization_id, subscription.fingerprint
-    FROM unnest((SELECT $2::bigint[]), $3::text[]) AS given(organization_id, fingerprint)
-    JOIN subscription ON subscription.organization_id = given.organization_id
-        AND subscription.fingerprint = given.fingerprint
+    {callbacks_query(2)}
 ), listener AS (
     SELECT * FROM ({listeners_query("$1", "ARRAY(SELECT id FROM named)")}) AS each LIMIT {_MOST_LISTENERS}
 )
@@ -235,8 +240,7 @@ class OptimisticTransaction(PostgreSQLTransaction):
         rows = await self._reader.fetch(
             _READ_LISTENERS,
             list(organizations),
-            [organization_id for organization_id, _ in wanted],
-            [fingerprint for _, fingerprint in wanted],
+            *callback_arrays(wanted),
         )
         found = {(row[1], row[2]): row[0] for row in rows if row[0] is not None}
         listeners = [listener_of(row[_NAMED_COLUMNS:]) for row in rows if row[0] is None]

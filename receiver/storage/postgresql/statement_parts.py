@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql
 
 from models import SubscriptionKind
 from receiver.domain.task_state import STATE_COLUMNS, TaskState
+from receiver.storage.callbacks import CallbackKey
 from receiver.storage.postgresql.values import encoder_of, write_document, write_text
 from receiver.storage.stored_bytes import DOCUMENTS, stored_size
 from receiver.storage.tables import deliveries, events, run_steps, runs, subscriptions, tasks
@@ -81,6 +82,27 @@ UNION ALL
 SELECT {columns}, false FROM subscription
 WHERE is_active AND deleted_at IS NULL AND id = ANY((SELECT {callback_ids}::bigint[])::bigint[])
 """
+
+
+def callbacks_query(first: int) -> str:
+    """Return the query for the callbacks of `callback_arrays`, the first of which has the number `first`.
+
+    It asks for the next fingerprint in order, so that no plan looks through all subscriptions of an organization: one
+    that is made while the table is small may do so for a fingerprint that is to be equal.
+    """
+    return f"""SELECT next.id, given.organization_id, given.fingerprint
+    FROM unnest((SELECT ${first}::bigint[]), ${first + 1}::text[]) AS given(organization_id, fingerprint)
+    CROSS JOIN LATERAL (
+        SELECT id, fingerprint FROM subscription
+        WHERE organization_id = given.organization_id AND subscription.fingerprint >= given.fingerprint
+        ORDER BY subscription.fingerprint LIMIT 1
+    ) AS next
+    WHERE next.fingerprint = given.fingerprint"""
+
+
+def callback_arrays(wanted: Collection[CallbackKey]) -> tuple[list[int], list[str]]:
+    """Return the parameters for callbacks that are looked for."""
+    return [organization_id for organization_id, _ in wanted], [fingerprint for _, fingerprint in wanted]
 
 
 def event_arrays(new: Sequence[NewEvent]) -> list[list[Any]]:

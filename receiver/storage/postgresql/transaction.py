@@ -42,6 +42,8 @@ from receiver.storage.postgresql.statement_parts import (
     NAMED_TASKS,
     arrays,
     arrays_of,
+    callback_arrays,
+    callbacks_query,
     event_arrays,
     is_given,
     listener_of,
@@ -148,6 +150,8 @@ A row without an attempt is a subscription among those in `$11` that is failing:
 
 _LISTENERS = listeners_query("$1", "$2")
 
+_CALLBACKS = callbacks_query(1)
+
 _LISTENERS_AFTER = f"""
 SELECT id, event_types, ordered, filters, CASE WHEN is_active THEN NULL ELSE updated_at END FROM subscription
 WHERE organization_id = $1 AND kind = '{SubscriptionKind.REGISTERED}' AND id > $2 AND id <= $3 AND deleted_at IS NULL
@@ -247,7 +251,8 @@ class PostgreSQLTransaction:
 
     async def find_callbacks(self, wanted: Collection[CallbackKey]) -> dict[CallbackKey, int]:
         """Return the row keys of the callbacks that there are."""
-        return await callbacks.find_callbacks(self, wanted)
+        rows = await self._driver.fetch(_CALLBACKS, *callback_arrays(wanted))
+        return {(organization_id, fingerprint): key for key, organization_id, fingerprint in rows}
 
     async def insert_callbacks(self, rows: Sequence[Values]) -> list[int]:
         """Insert callbacks; return their row keys in order."""
