@@ -306,8 +306,9 @@ class OptimisticTransaction(PostgreSQLTransaction):
         """Return whether an event is of a task or a run that was read or is inserted."""
         if event.task_id is None:
             return event.run_uid in self._new_run_uids or event.run_uid in (self._run_uids or ())
-        is_new = 0 <= place_of(event.task_id) < len(self._writes.tasks)
-        return is_new or (self._read is not None and event.task_id in self._read.states)
+        if is_new(event.task_id):
+            return place_of(event.task_id) < len(self._writes.tasks)
+        return self._read is not None and event.task_id in self._read.states
 
     async def append_events(
         self, events: Sequence[NewEvent], organization_ids: Collection[int], callback_ids: Collection[int]
