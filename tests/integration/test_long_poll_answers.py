@@ -263,9 +263,11 @@ async def test_an_inbound_webhook_is_not_offered_to_go_on(world: World, monkeypa
     offered = Mock(side_effect=WithAfterwards)
     monkeypatch.setattr("receiver.serving.connection.WithAfterwards", offered)
     assert (await world.api.post("/hooks/piapi/x", json={})).status_code == 401
-    offered.assert_not_called()
     assert (await world.api.post("/api/v1/tasks/wait", json={})).status_code == 400
-    offered.assert_called_once()
+    # The provider's twin is served by this process too, and may be asked meanwhile.
+    paths = {call.args[1].scope["path"] for call in offered.call_args_list}
+    assert "/api/v1/tasks/wait" in paths
+    assert "/hooks/piapi/x" not in paths
 
 
 async def test_requests_behind_a_long_poll_are_answered_after_it(world: World) -> None:
