@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from receiver.domain.actions import Action
 from receiver.domain.graph import Graph, OnFailure, StepSpec
@@ -17,18 +18,14 @@ _MOST_REMEMBERED = 256
 _LONGEST_REMEMBERED = 16 * 1024
 """Characters of the documents of one run."""
 
-# Not `asdict`, which copies what the input has, whatever its size.
-_STEP_FIELDS = tuple(name for name in StepSpec.__struct_fields__ if name != "provider")
-_ACTION_FIELDS = Action.__struct_fields__
-
 
 def document_of(step: StepSpec, action: Action) -> dict[str, Any]:
     """Return the document to store for a step; `action` is `Actions.of` it.
 
     An earlier version can read it: it knows the provider in the action alone, and no account where none is named.
     """
-    stored = {name: getattr(step, name) for name in _STEP_FIELDS}
-    done = {name: getattr(action, name) for name in _ACTION_FIELDS}
+    stored, done = asdict(step), asdict(action)  # their inputs are not copied
+    del stored["provider"]
     if done["account"] is None:
         del done["account"]
     return {"step": stored, "action": done}

@@ -8,10 +8,7 @@ from msgspec import Struct
 
 
 class TaskState(Struct):
-    """The columns of a task's row that a decision depends on.
-
-    Not frozen: creating a frozen dataclass takes three times as long, and one is created for every update.
-    """
+    """The columns of a task's row that a decision depends on."""
 
     id: int
     uid: str

@@ -6,8 +6,7 @@ items in one round trip (arrays through `unnest` on PostgreSQL, `executemany` an
 does not depend on their number, so that the database prepares it once. One webhook takes the same path as 500.
 
 Both databases implement the protocol `Transaction`, and `tests/storage/test_conformance*.py` holds them to the same
-behaviour. Dataclasses here that are created for every webhook or delivery are not frozen: creating a frozen one takes
-three times as long.
+behaviour.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,7 +23,7 @@ from receiver.domain.task_state import TaskState
 Values = Mapping[str, Any]
 
 
-class TaskChange(Struct):
+class TaskChange(Struct, frozen=True):
     """New values for columns of one task's row, with the state on which they were decided as a guard."""
 
     id: int
@@ -51,7 +50,7 @@ class NewEvent(Struct, kw_only=True):
     request_id: str | None = None
 
 
-class NewDelivery(Struct, kw_only=True):
+class NewDelivery(Struct, frozen=True, kw_only=True):
     """A delivery to insert; `attempt` is 1 if it is leased to this process at once, otherwise 0."""
 
     uid: str
@@ -85,7 +84,7 @@ SendQueue = tuple[int, bool]
 """A queue of tasks that wait to be sent: the organization's row key, and whether they were created in bulk."""
 
 
-class TaskContent(Struct):
+class TaskContent(Struct, frozen=True):
     """What a claimed task is to send, its documents as the database has them, and when the task last changed."""
 
     updated_at: datetime
@@ -137,7 +136,7 @@ class ClaimedTasks(Struct):
     may_be_more_unsent: bool = False
 
 
-class NewIntent(Struct):
+class NewIntent(Struct, frozen=True):
     """The intent to send one attempt of a task, with its own token, under a lease until `lease_until`."""
 
     uid: str
@@ -146,7 +145,7 @@ class NewIntent(Struct):
     lease_until: datetime
 
 
-class LeasedDelivery(Struct):
+class LeasedDelivery(Struct, frozen=True):
     """A delivery that this process may send until `lease_until`; only the holder of `attempt` may settle it."""
 
     id: int
@@ -156,7 +155,7 @@ class LeasedDelivery(Struct):
     organization_id: int
 
 
-class Settlement(Struct, kw_only=True):
+class Settlement(Struct, frozen=True, kw_only=True):
     """The outcome of one attempt at a delivery: the delivery's new state, and the columns of the attempt's row."""
 
     delivery_id: int
