@@ -4,8 +4,8 @@ One event loop and one writer serve all organizations. What one of them asks for
 waits for one or two batches of the writer. An organization that always has work, requests as well as deliveries, makes
 every turn and every batch long, and each request of the others waits through several of them. So both are measured
 (`receiver.workers.load_keeper`), and while one of them is late, each organization that uses more than an equal share,
-and more than it may use always, gets a pace, which slows until they are in time again, and quickens from then on until
-it is not needed. No organization gets one while it alone has work, and nothing is refused.
+and well more than it may use always, gets a pace, which slows until they are in time again, and quickens from then on
+until it is not needed. No organization gets one while it alone has work, and nothing is refused.
 
 Use is counted in costs; 1 is about a millisecond of the loop. `now` is in seconds of a monotonic clock.
 """
