@@ -34,11 +34,11 @@ class DocumentType(TypeDecorator[Any]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Use JSONB where the database has it; what is imported for that is not needed elsewhere."""
-        if dialect.name == "postgresql":
-            from sqlalchemy.dialects.postgresql import JSONB
+        if dialect.name != "postgresql":
+            return super().load_dialect_impl(dialect)
+        from sqlalchemy.dialects.postgresql import JSONB
 
-            return dialect.type_descriptor(JSONB(none_as_null=True))
-        return dialect.type_descriptor(JSON(none_as_null=True))
+        return dialect.type_descriptor(JSONB(none_as_null=True))
 
 
 Document = DocumentType(none_as_null=True)
