@@ -23,7 +23,7 @@ class WithAfterwards:
 
     __slots__ = ("_app", "_cycle", "_goes_on")
 
-    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle, goes_on: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle, goes_on: Callable[[], None]) -> None:
         """Begin; `goes_on` is called when the application has returned and the response goes on."""
         self._app = app
         self._cycle = cycle

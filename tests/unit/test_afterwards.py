@@ -53,7 +53,7 @@ async def nothing() -> Message:
 
 
 async def respond(cycle: Cycle, app: Any, given: dict[str, Any]) -> None:
-    await WithAfterwards(app, cast(Any, cycle))(given, nothing, cycle.send)
+    await WithAfterwards(app, cast(Any, cycle), lambda: None)(given, nothing, cycle.send)
 
 
 async def test_what_the_request_held_is_gone_while_the_response_goes_on() -> None:
