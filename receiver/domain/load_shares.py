@@ -31,7 +31,7 @@ _UNNEEDED = 4.0
 """A pace is dropped when it is this many times what is used."""
 LEAST = 330.0
 """All paces together are at least this cost a second, so that organizations that are slowed still get a third of it."""
-_BESIDE_LEAST = 1.25
+_LEAST_TIMES = 1.25
 """Who uses no more than this many times what it may always use is not slowed: others would gain hardly anything."""
 LONGEST_WAIT = 10.0
 """In seconds. What is used beyond it is not waited for, so that an organization has not to wait long after a flood."""
@@ -129,7 +129,7 @@ class LoadShares:
             for use in self._uses[key].values():
                 if not self.is_shared:
                     use.pace.rate = None
-                elif is_late and cost > max(equal, _BESIDE_LEAST * own_least):
+                elif is_late and cost > max(equal, _LEAST_TIMES * own_least):
                     use.slow_down(own_least * max(use.cost / cost, 1 / len(Load)))
                 else:
                     use.quicken()
