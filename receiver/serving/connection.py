@@ -23,6 +23,7 @@ from receiver.serving import refusals
 from receiver.serving.afterwards import WithAfterwards
 from receiver.serving.connections import ClientNetwork, Connections
 from receiver.serving.http1_connection import Http1Connection
+from receiver.serving.joined_head import JoinedHead
 from receiver.serving.lean_event import LeanEvent
 from receiver.serving.lingering import LingeringTransport
 from receiver.serving.peers import peer_host
@@ -235,7 +236,7 @@ class ServerConnection(Http1Connection):
         if not (self.cycle.waiting_for_100_continue or self.flow.read_paused):
             self._clock.run()
         self.cycle.transport = cast(
-            "asyncio.Transport", LingeringTransport(self.transport, self._linger_after_response)
+            "asyncio.Transport", LingeringTransport(self.cycle.transport, self._linger_after_response)
         )
 
     def _keep(self, data: bytes) -> None:
@@ -301,12 +302,16 @@ class ServerConnection(Http1Connection):
         if cycle.scope["method"] in _LONG and not self.url.startswith(_NEVER_LONG):
             self.headers = _NO_HEADERS  # the scope has them: what releases it releases them
             app = cast("ASGI3Application", WithAfterwards(cast("ASGIApp", app), cycle, self._goes_on))
+        if cycle.scope["method"] != "HEAD":  # else no body would take the head with it
+            cycle.transport = cast("asyncio.Transport", JoinedHead(self.transport))
         super()._start_asgi_task(cycle, app)
 
     def _goes_on(self) -> None:
         """Hold less: the response may take long, and until its end nothing that arrives is parsed."""
         if self._waits_for == "response":
             self.release_parser()
+        if isinstance(self.cycle.transport, JoinedHead):
+            self.cycle.transport = self.cycle.transport.without()
 
     @property
     def on_body(self) -> Callable[[bytes], None]:

@@ -20,6 +20,7 @@ class LingeringTransport:
 
     def close(self) -> None:
         """Close the connection, after the rest of the request has arrived or was waited for."""
+        self.write(b"")  # with the head of a response that broke off before its body
         if not self._linger():
             self._transport.close()
 

@@ -67,6 +67,8 @@ class FrontDoor:
                 await _reply(send, 401, b"no")
             case "/closing":
                 await _reply(send, 413, b"too large", close=True)
+            case "/broken":  # ends before its body
+                await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
             case "/late":  # does not ask for the body before the gate opens
                 await self.gate.wait()
                 await self._read(scope, receive, send)
