@@ -74,22 +74,28 @@ class Written(Struct):
     def report(self, batch: Sequence[QueuedWrite]) -> list[Callable[[], None]]:
         """Report to each caller its result, and do what follows from the commit; return the bookkeeping that is left.
 
-        If its outcome is not known, all of that is done later. Where callers are few, deliveries begin before these go
-        on, and the bookkeeping is left: a subscriber waits for nothing that can be done after. Where they are many,
+        If its outcome is not known, all of that is done later. Where callers are few, deliveries are sent before these
+        go on, and the bookkeeping is left: a subscriber waits for nothing that can be done after. Where they are many,
         each turn of the event loop does as much anyway.
         """
         if self.unknown is not None:
             self._report_later(batch, self.unknown)
             return []
-        is_small = len(batch) < FEW
-        if is_small:
+        if len(batch) >= FEW:
+            self._report_results(batch)
+            call_all([*self.after_commit, *self.bookkeeping])
+            return []
+        if self.after_commit:
             call_all(self.after_commit)
+            # A delivery that was woken begins its attempt in the next turn: the callers go on behind it.
+            asyncio.get_running_loop().call_soon(self._report_results, batch)
+        else:
+            self._report_results(batch)
+        return self.bookkeeping
+
+    def _report_results(self, batch: Sequence[QueuedWrite]) -> None:
         for write, result in zip(batch, self.results, strict=True):
             write.report(result)
-        if is_small:
-            return self.bookkeeping
-        call_all([*self.after_commit, *self.bookkeeping])
-        return []
 
     def _report_later(self, batch: Sequence[QueuedWrite], unknown: OutcomeUnknown) -> None:
         """Report to each caller that the outcome is not known; when it is, its result, and do what follows from it."""
