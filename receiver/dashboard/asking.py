@@ -7,7 +7,7 @@ for large answers, the actor of the audit log, the idempotency key. Only the key
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 import orjson
@@ -21,6 +21,7 @@ from receiver.api.endpoint import EndpointHandler, RouteEndpoint
 from receiver.api.keys_in_use import Principal
 from receiver.api.routes import routes
 from receiver.asgi import end_within
+from receiver.hidden_fields import HidesFields
 from receiver.large_bodies import read_by_size
 
 QueryValues = Mapping[str, Any] | Iterable[tuple[str, Any]]
@@ -42,8 +43,10 @@ class ApiRefusal(Exception):
         return str(self.error.get("message") or f"HTTP {self.status}")
 
 
-class Question(Struct, frozen=True):
+class Question(HidesFields, Struct, frozen=True):
     """A request to an endpoint of the API: `path` has the parameters of its path."""
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers"})
 
     handler: EndpointHandler
     path: Mapping[str, str] = field(default_factory=dict)

@@ -1,9 +1,11 @@
 """What the tools need of the service: its HTTP API, wherever it runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from msgspec import Struct
+
+from receiver.hidden_fields import HidesFields
 
 INSTALL = "pip install 'ringback[mcp]'"
 """What to do where the package `mcp` is missing."""
@@ -13,8 +15,10 @@ READ = "read"
 ApiQuery = Sequence[tuple[str, str]]
 
 
-class ApiRequest(Struct, frozen=True):
+class ApiRequest(HidesFields, Struct, frozen=True):
     """One request to the API. `path` is percent-encoded; `headers` are in addition to those of the key."""
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers"})
 
     method: str
     path: str
@@ -23,8 +27,10 @@ class ApiRequest(Struct, frozen=True):
     headers: Mapping[str, str] | None = None
 
 
-class ApiAnswer(Struct, frozen=True):
+class ApiAnswer(HidesFields, Struct, frozen=True):
     """One answer. The names of its headers are in lower case."""
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers"})
 
     status: int
     body: bytes

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from msgspec import Struct
@@ -23,6 +23,7 @@ from receiver.domain.representations import (
 from receiver.domain.rotation import live_retired
 from receiver.domain.signatures import sign_pi, standard_headers
 from receiver.errors import RingbackError
+from receiver.hidden_fields import HidesFields
 from receiver.large_bodies import read_by_size
 from receiver.outbound.sender import KEPT_BYTES, Sender, SendResult
 from receiver.telemetry.trace_context import TRACEPARENT
@@ -35,11 +36,13 @@ _JSON = "application/json"
 _CLOUDEVENT = "application/cloudevents+json"
 
 
-class Message(Struct, kw_only=True):
+class Message(HidesFields, Struct, kw_only=True):
     """An event in the form in which one subscriber gets it: all that is the same for every attempt.
 
     `secrets` are those that sign now, the newest first; `own_headers` are those that the user added to the webhook.
     """
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"secrets", "own_headers"})
 
     id: str
     event_type: str

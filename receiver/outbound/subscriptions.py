@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import orjson
 from msgspec import Struct
@@ -18,6 +18,7 @@ from receiver.domain.representations import native_webhook
 from receiver.domain.rotation import retire
 from receiver.domain.signatures import check_secret, new_secret, public_key
 from receiver.errors import BadRequest, LimitReached, NotFound, RingbackError
+from receiver.hidden_fields import HidesFields
 from receiver.organization_limits import limit_reached
 from receiver.outbound.guard import AddressGuard
 from receiver.outbound.hidden_values import check_given_again, check_secret_given_again
@@ -66,8 +67,10 @@ _CHECK_HOLDS_SECONDS = 60.0
 _MOST_CHECKED = 1024
 
 
-class SavedSubscription(Struct, frozen=True):
+class SavedSubscription(HidesFields, Struct, frozen=True):
     """A subscription as it is stored; `secret` is one that Ringback made, to be returned now and never again."""
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"secret"})
 
     row: Columns
     secret: str | None = None

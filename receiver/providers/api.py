@@ -23,11 +23,12 @@ Which method reads what, in the life of a task:
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct, field
 
 from receiver.domain.updates import ProviderUpdate
+from receiver.hidden_fields import HidesFields
 from receiver.providers.base import NewTask, ProviderTask
 from receiver.providers.calls import CallResponse
 from receiver.providers.capabilities import Capabilities
@@ -49,12 +50,14 @@ class FormPart(Struct, frozen=True):
     content_type: str = ""
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class Request(HidesFields, Struct, frozen=True, kw_only=True):
     """A request to a provider. `url` is a path below the account's base URL, or a whole URL on one of its hosts.
 
     `body` is sent as JSON, None for a request without one; `parts` are sent as `multipart/form-data` instead. A success
     of one of `file_types`, such as `image/*`, is a file, whose content is not read.
     """
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers"})
 
     method: str
     url: str

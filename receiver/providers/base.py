@@ -56,12 +56,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from msgspec import Struct
 
 from receiver.domain.task_state import TaskState
 from receiver.domain.updates import ProviderUpdate
+from receiver.hidden_fields import HidesFields
 from receiver.providers.capabilities import Capabilities
 from receiver.providers.forwarded import ForwardedRequest, ForwardOutcome
 from receiver.providers.webhook_outcomes import Headers, Signature, WebhookOutcome
@@ -248,13 +249,15 @@ ConfirmSend = Callable[[], Awaitable[bool]]
 """Awaited when the rate limit admits a call, just before it is sent; on False the call is not made."""
 
 
-class NewTask(Struct, frozen=True, kw_only=True):
+class NewTask(HidesFields, Struct, frozen=True, kw_only=True):
     """The arguments of a provider's create call, in Ringback's own form.
 
     `webhook_url` is where the provider shall report, None if Ringback has no public URL or the provider takes none;
     `webhook_secret` is what it shall send back as proof, or what the URL has as proof, so that it is redacted in
     answers. `reference` is our own name for this attempt, for providers that can be asked for it.
     """
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"webhook_url", "webhook_secret"})
 
     model: str
     task_type: str

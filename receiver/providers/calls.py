@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import httpx
 from msgspec import Struct, field
@@ -18,6 +18,7 @@ from receiver.domain.content_encoding import EncodingUnknown, content_encodings,
 from receiver.domain.redaction import redact_text
 from receiver.domain.retry_after import retry_after_seconds
 from receiver.errors import RingbackError, TooLarge
+from receiver.hidden_fields import HidesFields
 from receiver.large_bodies import LARGE_BYTES, read_apart
 from receiver.lease_check import LeaseEnded, check_lease
 from receiver.providers.base import CallerKey, ConfirmSend
@@ -43,13 +44,15 @@ NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.P
 """Errors after which it is certain that nothing was sent."""
 
 
-class CallResponse(Struct, frozen=True):
+class CallResponse(HidesFields, Struct, frozen=True):
     """A response. `body` is its JSON value without secrets, None if it is not JSON; `text` is a plain-text body.
 
     `retry_after` is in seconds; `size` is that of the body, in bytes and unpacked. `date` is when the provider says
     that it answered, `calls_left` how many calls it says that it still lets through. `is_file` says that the body is a
     file that was asked about and not read, `headers` has the head of an answer that could have been one.
     """
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers"})
 
     status: int
     body: Any

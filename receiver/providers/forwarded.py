@@ -2,16 +2,21 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from msgspec import Struct
 
+from receiver.hidden_fields import HidesFields
 
-class ForwardedRequest(Struct, frozen=True, kw_only=True):
+
+class ForwardedRequest(HidesFields, Struct, frozen=True, kw_only=True):
     """A client's request to be passed on. It has none of the client's credentials.
 
     `path` and `query` (without its `?`) are as the client sent them; `headers` describe the body and the answer that is
     wanted. `body` yields the body as it arrives, and is None for a request without one; what it raises ends the call.
     """
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers"})
 
     method: str
     path: str
@@ -20,12 +25,14 @@ class ForwardedRequest(Struct, frozen=True, kw_only=True):
     body: AsyncIterable[bytes] | None
 
 
-class ForwardedAnswer(Struct, frozen=True, kw_only=True):
+class ForwardedAnswer(HidesFields, Struct, frozen=True, kw_only=True):
     """The provider's answer to a forwarded request, when its headers have arrived.
 
     `headers` are those that concern the client, in lower case. `body` yields the body as it arrives, without Ringback's
     key; it raises `AnswerCut`. `aclose` ends the call, whether the body was read or not.
     """
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers"})
 
     status: int
     headers: Mapping[str, str]

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from typing import ClassVar
 
 from msgspec import Struct
 
 from receiver.clock import utc_now
 from receiver.domain.keyring import KeyRing
 from receiver.errors import StartError
+from receiver.hidden_fields import HidesFields
 from receiver.key_strength import weakness
 from receiver.outbound.alert_channels import alert_channels
 from receiver.runs.actions_file import read_actions
@@ -27,8 +29,10 @@ from receiver.telemetry.log import get_logger
 log = get_logger("serving.start")
 
 
-class Installation(Struct, frozen=True):
+class Installation(HidesFields, Struct, frozen=True):
     """The master keys, oldest first, the first admin key until it was used, and the version of the database."""
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"master_keys", "unused_admin_key"})
 
     master_keys: list[str]
     unused_admin_key: str | None

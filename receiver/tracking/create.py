@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import chain, islice
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import Struct, field
 
@@ -12,6 +12,7 @@ from receiver.clock import utc_now
 from receiver.domain.ids import new_id
 from receiver.events.after_commit import AfterCommit
 from receiver.events.record import record, task_created
+from receiver.hidden_fields import HidesFields
 from receiver.storage.callbacks import CallbackKey
 from receiver.storage.optimistic import comes_last, may_be_optimistic
 from receiver.storage.subscriptions import callback_keys
@@ -26,11 +27,13 @@ _BULK_SPACING = timedelta(microseconds=1)
 """Between the `due_at` of the tasks of one bulk: it keeps their order and delays none noticeably."""
 
 
-class Callback(Struct, frozen=True):
+class Callback(HidesFields, Struct, frozen=True):
     """A client's own callback, such as `config.webhook_config`: `secret` is encrypted.
 
     `fingerprint` is a keyed hash of all that makes it another one.
     """
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"secret"})
 
     endpoint_url: str
     secret: str | None

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from socket import socket
+from typing import ClassVar
 
 import uvicorn
 from msgspec import Struct
@@ -19,6 +20,7 @@ from receiver.cli.demo.subscriber_log import SubscriberLog, create_subscriber
 from receiver.cli.failure import Failure
 from receiver.cli.listening import listen
 from receiver.domain.signatures import new_secret
+from receiver.hidden_fields import HidesFields
 from receiver.sandbox import SandboxOptions, create_sandbox
 
 _FAULTS = SandboxOptions(lose_share=0.3, duplicate_share=0.15, reorder_share=0.15, webhook_retry_seconds=1.0)
@@ -26,8 +28,10 @@ _REFUSED_SHARE = 0.15
 """The share of delivery attempts that the subscriber refuses."""
 
 
-class Environment(Struct):
+class Environment(HidesFields, Struct):
     """The service, the addresses of the provider and the subscriber, and what the subscriber received."""
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"api_key"})
 
     folder: Path
     """It contains the service's log and database."""

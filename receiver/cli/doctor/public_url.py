@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
@@ -20,6 +20,7 @@ from receiver.cli.doctor.tls import CONNECT_SECONDS, FEW_DAYS, handshake
 from receiver.cli.service import is_loopback
 from receiver.clock import wall_now
 from receiver.domain.keyring import KeyRing
+from receiver.hidden_fields import HidesFields
 from receiver.inbound.probe import MOST_PROBE_BYTES
 from receiver.settings import Settings
 
@@ -39,8 +40,10 @@ _HEADERS = {
 """What a proxy has to pass on, and what is lost with it."""
 
 
-class Sent(Struct, frozen=True):
+class Sent(HidesFields, Struct, frozen=True):
     """A probe that was sent."""
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers"})
 
     url: str
     headers: Mapping[str, str]

@@ -9,11 +9,13 @@ import ssl
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from msgspec import Struct, field
 
 from receiver.errors import SettingsError
+from receiver.hidden_fields import HidesFields
 
 _DRIVERS = frozenset(
     {"host", "port", "dbname", "database", "user", "password", "passfile", "service", "krbsrvname", "gsslib"}
@@ -43,12 +45,14 @@ POOLER_ADVICE = (
 )
 
 
-class PostgreSQLLocation(Struct):
+class PostgreSQLLocation(HidesFields, Struct):
     """A server as the driver is told it.
 
     `settings` are for the server; `connect_seconds` is None if the URL does not say it; `tls` is None where the driver
     makes its own context. `is_unbound`: channel binding was required, and is not done.
     """
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"dsn"})
 
     dsn: str
     settings: dict[str, str] = field(default_factory=dict)
