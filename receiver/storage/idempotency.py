@@ -21,6 +21,7 @@ from msgspec import Struct
 from sqlalchemy import Row, Select, and_, bindparam, func, insert, select, update
 
 from receiver.errors import Conflict, RingbackError
+from receiver.storage.optimistic import stands_alone
 from receiver.storage.tables import idempotency_keys as keys
 from receiver.storage.transaction import Transaction
 
@@ -92,6 +93,7 @@ def mismatch() -> Conflict:
     )
 
 
+@stands_alone
 async def claim(tx: Transaction, wanted: Sequence[ClaimRequest]) -> list[ClaimResult | Exception]:
     """Claim keys, or return their state. Each scope may be given once. For another body the result is a `Conflict`,
     for a new key with a `refusal` that.
@@ -100,6 +102,8 @@ async def claim(tx: Transaction, wanted: Sequence[ClaimRequest]) -> list[ClaimRe
     tries it again, and then it finds the row. Rows are inserted in the order of their scopes, so that two processes
     that insert several of the same keys cannot deadlock.
     """
+    if not any(each.refusal for each in wanted) and await tx.claim_new_keys([_row(each) for each in wanted]):
+        return [_new_claim(each) for each in wanted]
     lock = select(keys).where(keys.c.scope.in_([each.scope for each in wanted])).order_by(keys.c.id)
     known = {row.scope: row for row in await tx.execute(lock.with_for_update())}
     if new := [_row(each) for each in wanted if each.scope not in known and each.refusal is None]:
@@ -112,8 +116,11 @@ async def claim(tx: Transaction, wanted: Sequence[ClaimRequest]) -> list[ClaimRe
     ]
 
 
+@stands_alone
 async def keep(tx: Transaction, answers: Sequence[ResponseToSave]) -> list[bool]:
     """Save responses; the result is False for one whose claim another process has taken over."""
+    if await tx.save_answers([_answer(each) for each in answers]):
+        return [True] * len(answers)
     open_keys = and_(keys.c.scope.in_([each.scope for each in answers]), keys.c.status.is_(None))
     lock = select(keys.c.scope, keys.c.owner).where(open_keys).order_by(keys.c.id).with_for_update()
     owners = {row.scope: row.owner for row in await tx.execute(lock)}
@@ -121,8 +128,8 @@ async def keep(tx: Transaction, answers: Sequence[ResponseToSave]) -> list[bool]
     if held := list(compress(answers, is_held)):
         values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("status", "content_type", "answer")}
         await tx.execute(
-            update(keys).where(keys.c.scope == bindparam("of_scope")).values(**values),
-            [_parameters(each) for each in held],
+            update(keys).where(keys.c.scope == bindparam("new_scope")).values(**values),
+            [{f"new_{name}": value for name, value in _answer(each).items() if name != "owner"} for each in held],
         )
     return is_held
 
@@ -183,11 +190,12 @@ def _row(wanted: ClaimRequest) -> dict[str, Any]:
     }
 
 
-def _parameters(answer: ResponseToSave) -> dict[str, Any]:
-    kept = answer.kept
+def _answer(given: ResponseToSave) -> dict[str, Any]:
+    kept = given.kept
     return {
-        "of_scope": answer.scope,
-        "new_status": kept.status,
-        "new_content_type": kept.content_type,
-        "new_answer": kept.answer,
+        "scope": given.scope,
+        "owner": given.owner,
+        "status": kept.status,
+        "content_type": kept.content_type,
+        "answer": kept.answer,
     }

@@ -202,6 +202,20 @@ class Transaction(Protocol):
         """Write a few bytes that mean nothing and stay in no table: the commit then has to reach the disk."""
         ...
 
+    async def claim_new_keys(self, keys: Sequence[Values]) -> bool:
+        """Insert idempotency keys, with all columns but those of a response; return whether that was done.
+
+        Only an optimistic transaction does it, with one statement that writes nothing if one of them is there.
+        """
+        ...
+
+    async def save_answers(self, answers: Sequence[Values]) -> bool:
+        """Save responses under claims; return whether that was done. A response has `scope` and `owner` of its claim.
+
+        Only an optimistic transaction does it, with one statement that writes nothing if one of the claims is lost.
+        """
+        ...
+
     async def load_tasks(
         self, uids: Collection[str], provider_ids: Collection[tuple[str, str]] = ()
     ) -> dict[str, TaskState]:

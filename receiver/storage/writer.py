@@ -34,6 +34,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import chain
 from typing import Any, Protocol, cast
 
 from msgspec import Struct
@@ -383,19 +384,19 @@ class Writer:
         return self._waiting.take(MOST_AT_ONCE)
 
     async def _process_apart(self, batch: list[QueuedWrite]) -> None:
-        """Process a batch; where all of it is tried without locks, what stands alone comes last, by itself.
+        """Process a batch; where all of it is tried without locks, what stands alone comes last, each kind by itself.
 
-        If it is not known whether the others are stored, that waits for the next round: one fault is waited for once.
+        If it is not known whether one of these parts is stored, the others wait for the next round: one fault is waited
+        for once.
         """
-        alone = [write for write in batch if is_alone(write.handler)]
-        if not alone or len(alone) == len(batch) or not self._is_tried_without_locks(batch):
-            await self._process(batch)
-        elif await self._process([write for write in batch if not is_alone(write.handler)]):
-            await self._process(alone)
-        else:
-            self._count(alone, 1)
-            for write in alone:
-                self._waiting.add(write)
+        parts = _parts(batch) if self._is_tried_without_locks(batch) else [batch]
+        for number, part in enumerate(parts, 1):
+            if not await self._process(part):
+                waiting = list(chain.from_iterable(parts[number:]))
+                self._count(waiting, 1)
+                for write in waiting:
+                    self._waiting.add(write)
+                return
 
     def _is_tried_without_locks(self, batch: list[QueuedWrite]) -> bool:
         return self._begin_optimistic is not None and not self._apart and _may_be_optimistic(batch)
@@ -529,6 +530,15 @@ class Writer:
         middle = len(batch) // 2
         await self._process(batch[:middle])
         await self._process(batch[middle:])
+
+
+def _parts(batch: list[QueuedWrite]) -> list[list[QueuedWrite]]:
+    """Divide a batch into what may be in one transaction, and the writes of each handler that stands alone."""
+    shared: list[QueuedWrite] = []
+    alone: dict[Any, list[QueuedWrite]] = {}
+    for write in batch:
+        (alone.setdefault(write.handler, []) if is_alone(write.handler) else shared).append(write)
+    return [part for part in (shared, *alone.values()) if part]
 
 
 def _may_be_optimistic(batch: list[QueuedWrite]) -> bool:

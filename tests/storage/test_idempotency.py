@@ -32,6 +32,8 @@ from receiver.storage.tables import idempotency_keys
 from tests.fakes.databases import settings_in
 from tests.storage.rows import NOW
 
+pytestmark = pytest.mark.with_locks_too
+
 LEASE = timedelta(seconds=20)
 HERE, THERE = new_id(), new_id()
 """Two processes."""

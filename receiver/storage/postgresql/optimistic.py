@@ -2,8 +2,9 @@
 
 It knows the statements of a webhook's update, of a delivery's outcome, of a create, and of the intent to send a task.
 `load_tasks` reads the tasks with their versions, and in the same statement, so of the same moment, the subscriptions
-that their events may match. All that writes is only kept, until `commit`. A claim of tasks is kept too, where it is all
-that there is. Anything else raises `NotOptimistic`.
+that their events may match. All that writes is only kept, until `commit`. What is a statement by itself is kept too,
+where it is all that there is: a claim of tasks, one of new idempotency keys, the saving of their responses. Anything
+else raises `NotOptimistic`.
 
 The subscriptions that a new task's event may match are those that were read with tasks, or have a read of their own,
 with the callbacks that new tasks name. They may have been read before the tasks of others: a new task has no earlier
@@ -26,7 +27,7 @@ Row keys of what is inserted are known after the commit: the lists that are retu
 import asyncio
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import asyncpg
 from msgspec import Struct
@@ -37,6 +38,7 @@ from receiver.domain.task_state import STATE_COLUMNS, TaskState
 from receiver.errors import OutcomeUnknown
 from receiver.storage.optimistic import CHANGED, NEEDS_MORE, NotOptimistic
 from receiver.storage.postgresql.core_connection import CoreConnection
+from receiver.storage.postgresql.key_statements import AnswersSaving, KeysClaiming
 from receiver.storage.postgresql.one_statement import MARK, Writes, is_new, key_at, place_of
 from receiver.storage.postgresql.run_statements import READ_RUNS, new_run_arrays, run_arrays, runs_of
 from receiver.storage.postgresql.statement_parts import (
@@ -124,6 +126,22 @@ class _NeedsLocks:
     fetch = execute
 
 
+class _WholeStatement(Protocol):
+    """A statement that is all of a transaction."""
+
+    def statement(self) -> tuple[Any, ...]:
+        """Return the statement and its parameters."""
+        ...
+
+    def take(self, rows: Sequence[asyncpg.Record]) -> bool:
+        """Take what the statement returned; return False if it wrote nothing, because something is not as expected."""
+        ...
+
+    async def find(self, connection: CoreConnection) -> bool | None:
+        """Return whether it wrote, if its answer is missing; None if that cannot be told."""
+        ...
+
+
 class OptimisticTransaction(PostgreSQLTransaction):
     """A transaction without locks, on the writer's connection; `mixed` is kept with that (`Writes.statement`)."""
 
@@ -140,7 +158,7 @@ class OptimisticTransaction(PostgreSQLTransaction):
         self._callbacks: dict[int, list[Listener]] = {}
         """By row key, the callbacks that were read; none for one that is not active."""
         self._writes = Writes()
-        self._claiming: TaskClaiming | None = None
+        self._whole: _WholeStatement | None = None
         self._run_uids: set[str] | None = None
         """The runs that were read."""
         self._new_run_uids: set[str] = set()
@@ -149,11 +167,11 @@ class OptimisticTransaction(PostgreSQLTransaction):
 
     async def commit(self, seconds: float) -> list[asyncpg.Record]:
         """Send the one statement; return its answer."""
-        if self._claiming is not None:
+        if self._whole is not None:
             if self._writes or self._read is not None or self._registered:
                 raise NotOptimistic(NEEDS_MORE)
-            claimed: list[asyncpg.Record] = await self._reader.fetch(*self._claiming.statement(), timeout=seconds)
-            return claimed
+            returned: list[asyncpg.Record] = await self._reader.fetch(*self._whole.statement(), timeout=seconds)
+            return returned
         statement, arguments = self._writes.statement(self._mixed) if self._writes else (_NOTHING, [])
         rows: list[asyncpg.Record] = await self._reader.fetch(statement, *arguments, timeout=seconds)
         return rows
@@ -163,9 +181,8 @@ class OptimisticTransaction(PostgreSQLTransaction):
         if committing.exception() is not None:
             return False
         rows = committing.result()
-        if self._claiming is not None:
-            self._claiming.take(rows)
-            return True
+        if self._whole is not None:
+            return self._whole.take(rows)
         if not any(holds for _, _, holds in rows):
             return False
         if not self._know({uid: key for key, uid, _ in rows}):
@@ -174,8 +191,8 @@ class OptimisticTransaction(PostgreSQLTransaction):
 
     async def find(self, connection: CoreConnection) -> bool | None:
         """Return whether the statement, which has ended, wrote; None if the tables do not tell. Then keys are known."""
-        if self._claiming is not None:
-            return await self._claiming.find(connection)
+        if self._whole is not None:
+            return await self._whole.find(connection)
         if not self._writes.events:
             return await self._finds_intent(connection)
         writes = self._writes
@@ -369,10 +386,24 @@ class OptimisticTransaction(PostgreSQLTransaction):
 
     async def claim_tasks(self, claim: TaskClaim) -> ClaimedTasks:
         """Keep a claim; what is returned is filled by the commit."""
-        if self._claiming is not None:
+        claiming = TaskClaiming(claim)
+        self._be(claiming)
+        return claiming.claimed
+
+    async def claim_new_keys(self, keys: Sequence[Values]) -> bool:
+        """Keep the claim of new keys; where one is not new, nothing is written."""
+        self._be(KeysClaiming(keys))
+        return True
+
+    async def save_answers(self, answers: Sequence[Values]) -> bool:
+        """Keep responses; where a claim was lost, nothing is written."""
+        self._be(AnswersSaving(answers))
+        return True
+
+    def _be(self, whole: _WholeStatement) -> None:
+        if self._whole is not None:
             raise NotOptimistic(NEEDS_MORE)
-        self._claiming = TaskClaiming(claim)
-        return self._claiming.claimed
+        self._whole = whole
 
     def _places(self, uids: list[str], first: int = 0) -> list[int]:
         keys = [key_at(place) for place in range(first, first + len(uids))]

@@ -134,8 +134,8 @@ class TaskClaiming:
             arguments += [claim.unsent, *claim.sent_after]
         return text_of(polls=claim.polls > 0, unsent=claim.unsent > 0), *arguments
 
-    def take(self, rows: Sequence[asyncpg.Record]) -> None:
-        """Take the tasks that the statement returned."""
+    def take(self, rows: Sequence[asyncpg.Record]) -> bool:
+        """Take the tasks that the statement returned, which may be none."""
         after = self._claim.polled_after
         polls = [row for row in rows if row["bulk"] is None]
         polls.sort(key=lambda row: (row["organization_id"] <= after, row["organization_id"], row["due_at"]))
@@ -149,6 +149,7 @@ class TaskClaiming:
             claimed.may_be_more_polls = max(of_each.values()) >= polls[0]["few"]
         else:
             claimed.may_be_more_polls = self._claim.polls == 0
+        return True
 
     async def find(self, connection: CoreConnection) -> bool | None:
         """Take the tasks that the statement has claimed, if its answer is missing; None if it may have claimed none."""

@@ -328,6 +328,14 @@ class PostgreSQLTransaction:
             for key, types, ordered, filters, inactive_since in rows
         ]
 
+    async def claim_new_keys(self, keys: Sequence[Values]) -> bool:
+        """Return False: it has other statements."""
+        return False
+
+    async def save_answers(self, answers: Sequence[Values]) -> bool:
+        """Return False: it has other statements."""
+        return False
+
     async def claim_tasks(self, claim: TaskClaim) -> ClaimedTasks:
         """Claim due tasks of both kinds."""
         claiming = TaskClaiming(claim)

@@ -394,6 +394,14 @@ class SQLiteTransaction:
             for state, row in zip(states, rows, strict=True)
         ]
 
+    async def claim_new_keys(self, keys: Sequence[Values]) -> bool:
+        """Return False: it has other statements."""
+        return False
+
+    async def save_answers(self, answers: Sequence[Values]) -> bool:
+        """Return False: it has other statements."""
+        return False
+
     async def claim_tasks(self, claim: TaskClaim) -> ClaimedTasks:
         """Claim due tasks of both kinds."""
         now, until = claim.now, claim.lease_until
