@@ -5,9 +5,10 @@ them come one after another. An optimistic transaction reads without a lock, dec
 whether what was read is still so, writes everything, and commits. Where it is not so, nothing is written, and the batch
 is done again with locks: handlers may be called again (`receiver.storage.writer`).
 
-Only handlers that need no other statements are worth the try (`may_be_optimistic`). Where most tries are in vain, such
-as while an endpoint that fails is written to with each outcome, they are left out for a while. A claim of tasks takes
-what no other session has locked: it is one statement without a read, and by itself (`stands_alone`).
+Only handlers that need no other statements are worth the try (`may_be_optimistic`): what others of a batch write comes
+after, in a transaction of its own. Where most tries are in vain, such as while an endpoint that fails is written to
+with each outcome, they are left out for a while. A claim of tasks takes what no other session has locked: it is one
+statement without a read, and by itself (`stands_alone`).
 """
 
 from collections.abc import Callable
@@ -49,7 +50,7 @@ def is_optimistic(handler: Callable[..., Any]) -> bool:
 def stands_alone(handler: Handler) -> Handler:
     """Mark a handler, also with `may_be_optimistic`: it is one statement, which is no part of that of others.
 
-    Where a batch has its items with others that are tried without locks, they get a transaction of their own.
+    Its items of a batch get a transaction of their own.
     """
     handler.stands_alone = True  # type: ignore[attr-defined]
     return may_be_optimistic(handler)

@@ -21,7 +21,8 @@ Six rules follow for handlers and callers:
   are not always stored in the order in which they arrived.
 - Heavy writes (`receiver.storage.write_queue`) may have a writer of their own, whose connection writes at the same
   time, so that light ones do not wait for them. Their order with others is that of another process's writes.
-- A handler that stands alone (`receiver.storage.optimistic`) divides a batch: it has a commit of its own, the last one.
+- Where writes are tried without locks (`receiver.storage.optimistic`), a batch is divided: a handler that stands alone
+  has a commit of its own, and so have, as the last ones, those that need locks.
 - A handler may be called several times for the same item, each time in a new transaction (`Writer._commit_batch`);
   the first time perhaps in one that takes no locks and fails if something has changed (`receiver.storage.optimistic`).
   So its only effects are statements in that transaction and calls left in `Transaction.after_commit`
@@ -384,12 +385,12 @@ class Writer:
         return self._waiting.take(MOST_AT_ONCE)
 
     async def _process_apart(self, batch: list[QueuedWrite]) -> None:
-        """Process a batch; where all of it is tried without locks, what stands alone comes last, each kind by itself.
+        """Process a batch; where some of it is tried without locks, in parts.
 
-        If it is not known whether one of these parts is stored, the others wait for the next round: one fault is waited
-        for once.
+        If it is not known whether one of these is stored, the others wait for the next round: one fault is waited for
+        once.
         """
-        parts = _parts(batch) if self._is_tried_without_locks(batch) else [batch]
+        parts = [batch] if self._begin_optimistic is None or self._apart else _parts(batch)
         for number, part in enumerate(parts, 1):
             if not await self._process(part):
                 waiting = list(chain.from_iterable(parts[number:]))
@@ -533,12 +534,18 @@ class Writer:
 
 
 def _parts(batch: list[QueuedWrite]) -> list[list[QueuedWrite]]:
-    """Divide a batch into what may be in one transaction, and the writes of each handler that stands alone."""
+    """Divide a batch: what may share a transaction without locks, each handler that stands alone, what needs locks."""
     shared: list[QueuedWrite] = []
     alone: dict[Any, list[QueuedWrite]] = {}
+    with_locks: list[QueuedWrite] = []
     for write in batch:
-        (alone.setdefault(write.handler, []) if is_alone(write.handler) else shared).append(write)
-    return [part for part in (shared, *alone.values()) if part]
+        if is_alone(write.handler):
+            alone.setdefault(write.handler, []).append(write)
+        elif is_optimistic(write.handler):
+            shared.append(write)
+        else:
+            with_locks.append(write)
+    return [part for part in (shared, *alone.values(), with_locks) if part]
 
 
 def _may_be_optimistic(batch: list[QueuedWrite]) -> bool:

@@ -1,7 +1,7 @@
 """Batches that are tried without locks: what they write, what they refuse, and what happens when the answer is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +249,43 @@ async def test_what_needs_another_statement_is_written_with_locks(database: Data
 
     with counted(needs_more=1):
         await database.writer.write(touch, uid)
+
+
+async def test_what_needs_locks_follows_the_rest_of_its_batch_in_a_transaction_of_its_own(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid, steps = await new_task(database), Steps()
+    order: list[str] = []
+
+    async def touch(tx: Transaction) -> None:
+        await tx.execute(text("SELECT 1"))
+
+    async def noted(name: str, writing: Awaitable[object]) -> None:
+        await writing
+        order.append(name)
+
+    sent = statements(monkeypatch)
+    with counted(stored=1):
+        writes = (("with locks", database.writer.run(touch)), ("without", database.writer.write(steps.step, uid)))
+        await asyncio.gather(*(noted(*each) for each in writes))
+    assert [query.startswith(MARK) for query in sent[:2]] == [False, True]
+    assert (sent[2], sent[-1]) == ("BEGIN", "COMMIT")
+    assert order == ["without", "with locks"]
+
+
+async def test_a_fault_of_what_needs_locks_leaves_the_rest_of_its_batch_stored(database: Database) -> None:
+    uid, steps = await new_task(database), Steps()
+
+    async def fail(tx: Transaction) -> None:
+        await tx.execute(text("SELECT 1 / 0"))
+
+    with counted(stored=1):
+        failed, stored = await asyncio.gather(
+            database.writer.run(fail), database.writer.write(steps.step, uid), return_exceptions=True
+        )
+    assert "division by zero" in str(failed)
+    assert stored == 1
+    assert (steps.calls, await progress_of(database, uid)) == (1, 1)
 
 
 async def test_the_statements_are_not_planned_each_time(database: Database) -> None:
