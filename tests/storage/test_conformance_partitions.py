@@ -25,14 +25,18 @@ from tests.storage.test_conformance_claims import (
     test_deliveries_are_stored_as_given,
 )
 from tests.storage.test_optimistic import (
+    both_forms,
     test_a_batch_is_one_read_and_one_statement,
     test_a_statement_whose_answer_is_lost_is_found_with_its_keys,
     test_an_outcome_whose_lease_was_lost_is_written_with_locks,
+    test_one_row_of_each_part_is_written_without_arrays,
     test_outcomes_are_one_statement,
+    test_the_statements_are_not_planned_each_time,
 )
 
 __all__ = [
     "_organization",
+    "both_forms",
     "test_a_batch_is_one_read_and_one_statement",
     "test_a_claim_takes_deliveries_of_each_subscription_up_to_the_limit",
     "test_a_delivery_whose_lease_ended_is_claimed_again_as_another_attempt",
@@ -46,7 +50,9 @@ __all__ = [
     "test_an_outcome_whose_lease_was_lost_is_written_with_locks",
     "test_deliveries_are_stored_as_given",
     "test_events_are_numbered_in_order",
+    "test_one_row_of_each_part_is_written_without_arrays",
     "test_outcomes_are_one_statement",
+    "test_the_statements_are_not_planned_each_time",
 ]
 
 pytestmark = pytest.mark.postgresql_only("SQLite has no partitions")

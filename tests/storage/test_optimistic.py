@@ -51,6 +51,13 @@ async def other(database: Database, tmp_path: Path) -> AsyncIterator[Database]:
         yield other
 
 
+@pytest.fixture(params=["values", "arrays"])
+def both_forms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a batch with one row for each part, and that of any batch."""
+    if request.param == "arrays":
+        monkeypatch.setattr(Writes, "_is_one", lambda _: False)
+
+
 async def test_a_batch_is_one_read_and_one_statement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     callback = await add_subscription(database, kind=SubscriptionKind.CALLBACK, fingerprint="f")
     another = await add_subscription(database, kind=SubscriptionKind.CALLBACK, fingerprint="g")
@@ -80,6 +87,7 @@ async def test_a_batch_is_one_read_and_one_statement(database: Database, monkeyp
     }
 
 
+@pytest.mark.usefixtures("both_forms")
 async def test_what_changed_since_it_was_read_is_decided_again(database: Database, other: Database) -> None:
     uid = await new_task(database)
     steps, others = Steps(), Steps()
@@ -95,6 +103,7 @@ async def test_what_changed_since_it_was_read_is_decided_again(database: Databas
     assert len(await database.read(select(events.c.id))) == 2
 
 
+@pytest.mark.usefixtures("both_forms")
 async def test_what_another_session_has_locked_is_waited_for_with_locks(database: Database, other: Database) -> None:
     uid = await new_task(database)
     locked, go_on = asyncio.Event(), asyncio.Event()
@@ -115,6 +124,7 @@ async def test_what_another_session_has_locked_is_waited_for_with_locks(database
     await holding
 
 
+@pytest.mark.usefixtures("both_forms")
 async def test_a_change_that_is_committed_after_the_statement_began_is_seen(
     database: Database, other: Database, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,8 +134,8 @@ async def test_a_change_that_is_committed_after_the_statement_began_is_seen(
 
     def slow(shape: Any) -> str:
         found = str(text_of(shape))
-        assert found.count("SELECT task.id FROM unnest(") == 1
-        found = found.replace("SELECT task.id FROM unnest(", "SELECT task.id FROM slept CROSS JOIN unnest(")
+        assert found.count("SELECT task.id FROM ") == 1
+        found = found.replace("SELECT task.id FROM ", "SELECT task.id FROM slept CROSS JOIN ")
         return found.replace("WITH ", "WITH slept AS MATERIALIZED (SELECT pg_sleep(1)), ", 1)
 
     steps, others = Steps(), Steps()
@@ -188,6 +198,7 @@ async def test_outcomes_are_one_statement(database: Database, monkeypatch: pytes
     assert len(await database.read(select(delivery_attempts))) == 2
 
 
+@pytest.mark.usefixtures("both_forms")
 async def test_an_update_and_the_outcome_of_an_earlier_one_are_one_statement(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +231,32 @@ async def test_outcomes_of_two_attempts_of_one_delivery_are_written_with_locks(d
         assert await asyncio.gather(*(database.writer.write(settle, each) for each in both)) == [True, False]
 
 
+@pytest.mark.usefixtures("both_forms")
+async def test_a_lost_lease_of_the_only_outcome_is_seen(database: Database) -> None:
+    subscription, (key, _) = await pending(database)
+    await database.writer.write(settle, new_settlement(key, subscription))
+    with counted(changed=1):
+        assert not await database.writer.write(settle, new_settlement(key, subscription, status_code=201))
+    with counted(changed=1):
+        assert not await database.writer.write(settle, new_settlement(key, subscription, attempt=2))
+
+
+async def test_one_row_of_each_part_is_written_without_arrays(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uids = [await new_task(database) for _ in range(2)]
+    subscription = await add_subscription(database)
+    steps = Steps()
+    sent = statements(monkeypatch)
+    await database.writer.write(steps.step, uids[0])
+    await database.writer.write(settle, new_settlement(steps.delivered[0][0], subscription))
+    await asyncio.gather(*(database.writer.write(steps.step, uid) for uid in uids))
+    assert ["[]" in query for query in sent if query.startswith(MARK)] == [False, False, True]
+    assert [await progress_of(database, uid) for uid in uids] == [2, 1]
+    rows = await database.read(select(deliveries.c.status).order_by(deliveries.c.id))
+    assert [row["status"] for row in rows] == [DeliveryStatus.DELIVERED, *[DeliveryStatus.PENDING] * 2]
+
+
 async def test_an_outcome_whose_lease_was_lost_is_written_with_locks(database: Database) -> None:
     subscription, keys = await pending(database)
     await database.writer.write(settle, new_settlement(keys[0], subscription))
@@ -230,6 +267,7 @@ async def test_an_outcome_whose_lease_was_lost_is_written_with_locks(database: D
     assert [row["status_code"] for row in codes] == [200, 201]
 
 
+@pytest.mark.usefixtures("both_forms")
 async def test_an_outcome_of_a_failing_endpoint_is_written_with_locks(database: Database) -> None:
     subscription, keys = await pending(database)
     assert subscription == 1
@@ -288,6 +326,7 @@ async def test_a_fault_of_what_needs_locks_leaves_the_rest_of_its_batch_stored(d
     assert (steps.calls, await progress_of(database, uid)) == (1, 1)
 
 
+@pytest.mark.usefixtures("both_forms")
 async def test_the_statements_are_not_planned_each_time(database: Database) -> None:
     uid = await new_task(database)
     subscription = await add_subscription(database)
@@ -454,4 +493,4 @@ def test_batches_of_mixed_changes_have_one_text_in_the_end() -> None:
     first = text_of("progress", "words")
     assert text_of("words", "due_at") != first
     assert text_of("progress", "words") == text_of("words", "due_at") == text_of("due_at", "progress", "words")
-    assert text_of("words", "words") == text_of("words")
+    assert text_of("words", "words") == text_of("words", "words", "words")

@@ -304,6 +304,13 @@ HOT: dict[str, tuple[str, list[Any]]] = {
         deliveries=[new_delivery(1, key_at(0), 1)],
         settlements=[new_settlement(1, 1)],
     ).statement(set()),
+    "one statement of one row": Writes(
+        versions={1: 1},
+        changes=[TaskChange(1, "pending", 1, {"progress": 7, "output": {}})],
+        events=[new_event(1)],
+        deliveries=[new_delivery(1, key_at(0), 1)],
+        settlements=[new_settlement(1, 1)],
+    ).statement(set()),
 }
 
 

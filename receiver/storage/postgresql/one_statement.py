@@ -18,7 +18,8 @@ It is sent by itself, so it is a transaction of its own: when its answer has com
 
 A part that has nothing to write is left out. Its text depends on which parts there are and on the columns that change,
 not on the number of rows, so the connection prepares a few such statements under any one load; the driver keeps the
-last 100.
+last 100. Where webhooks, outcomes and creates come one at a time, a batch has no more than one row for each part: that
+has a text of its own, with values instead of arrays, which take the driver and the server twice as long.
 """
 
 from collections.abc import Sequence
@@ -44,9 +45,11 @@ from receiver.storage.postgresql.statement_parts import (
     arrays_of,
     columns_of,
     event_arrays,
+    given_rows,
     is_given,
     settlement_arrays,
     settlements_query,
+    types_of,
 )
 from receiver.storage.stored_bytes import DOCUMENTS
 from receiver.storage.tables import deliveries, events, subscriptions, tasks
@@ -94,8 +97,10 @@ class Writes(Struct):
         if is_mixed:
             mixed |= columns
         names = tuple(sorted(mixed if is_mixed else columns))
+        is_one = self._is_one()
         text = _text(
             _Shape(
+                is_one=is_one,
                 has_tasks=bool(self.versions),
                 names=names,
                 is_mixed=is_mixed,
@@ -110,7 +115,15 @@ class Writes(Struct):
                 new_task=tuple(self.tasks[0]) if self.tasks else (),
             )
         )
-        return text, [*self._held(), *self._changed(names, is_mixed), *self._inserted()]
+        arguments = [*self._held(), *self._changed(names, is_mixed), *self._inserted()]
+        return text, [column[0] for column in arguments] if is_one else arguments
+
+    def _is_one(self) -> bool:
+        """Return whether no part has more than one row; only for the parts of webhooks, outcomes and creates."""
+        if self.intents or self.run_versions or self.runs or self.new_runs or self.callbacks:
+            return False
+        parts = (self.versions, self.changes, self.tasks, self.events, self.deliveries, self.settlements)
+        return all(len(part) <= 1 for part in parts)
 
     def _held(self) -> list[Any]:
         arguments: list[Any] = []
@@ -184,6 +197,8 @@ def is_new(key: int | None) -> bool:
 class _Shape(Struct, frozen=True):
     """What the statement's text depends on. `is_mixed` if some tasks have changes of fewer columns than others."""
 
+    is_one: bool
+    """Whether no part has more than one row: the parameters are values and no arrays."""
     has_tasks: bool
     names: tuple[str, ...]
     is_mixed: bool
@@ -210,21 +225,15 @@ def _text(shape: _Shape) -> str:
     conditions: list[str] = []
     first = 1
     if shape.has_tasks:
-        parts.append(f"""held_task AS MATERIALIZED (
-    SELECT task.id FROM unnest((SELECT $1::bigint[]), $2::xid[]) AS given(id, version)
-    JOIN task ON task.id = given.id AND task.xmin = given.version AND {is_given("task.id", 1)}
-    ORDER BY task.id FOR NO KEY UPDATE OF task SKIP LOCKED
-)""")
-        conditions.append("(SELECT count(*) FROM held_task) = cardinality($1::bigint[])")
+        parts.append(_held_tasks(shape))
+        conditions.append(f"(SELECT count(*) FROM held_task) = {_number_of(1, shape)}")
         first = 3
     settled_from = first
     if shape.has_settlements:
-        parts.append(_held_deliveries(first))
-        conditions.append(f"(SELECT count(*) FROM held_delivery) = cardinality(${first}::bigint[])")
-        conditions.append(
-            "NOT EXISTS (SELECT FROM subscription "
-            f"WHERE id = ANY((SELECT ${first + 10}::bigint[])::bigint[]) AND failing_since IS NOT NULL)"
-        )
+        parts.append(_held_deliveries(shape, first))
+        conditions.append(f"(SELECT count(*) FROM held_delivery) = {_number_of(first, shape)}")
+        endpoints = is_given("id", first + 10, is_one=shape.is_one)
+        conditions.append(f"NOT EXISTS (SELECT FROM subscription WHERE {endpoints} AND failing_since IS NOT NULL)")
         first += 11
     intents_from = first
     if shape.has_intents:
@@ -262,12 +271,12 @@ def _text(shape: _Shape) -> str:
         parts.append(_new_tasks(shape, first))
         first += len(shape.new_task) + 1 + bool(shape.new_callback)
     if shape.has_events:
-        parts.append(_new_events(first, of_new_tasks=bool(shape.new_task)))
+        parts.append(_new_events(shape, first))
         first += len(EVENT_COLUMNS) + bool(shape.new_task)
     if shape.has_deliveries:
-        parts.append(_new_deliveries(first))
+        parts.append(_new_deliveries(shape, first))
     if shape.has_settlements:
-        parts.append(_settled(settled_from))
+        parts.append(_settled(shape, settled_from))
     if shape.has_intents:
         parts.append(f"marked AS ({mark_waiting(intents_from)} AND {_HOLDS}\n)")
     answers = ["SELECT NULL::bigint AS id, NULL::uuid AS uid, holds FROM verdict"]
@@ -282,11 +291,26 @@ def _text(shape: _Shape) -> str:
     return f"{MARK} WITH {', '.join(parts)}\n{' UNION ALL '.join(answers)}"
 
 
-def _held_deliveries(first: int) -> str:
-    return f"""given_outcome AS MATERIALIZED ({settlements_query(first)}), held_delivery AS MATERIALIZED (
+def _number_of(parameter: int, shape: _Shape) -> str:
+    """Return how many row keys the parameter has."""
+    return "1" if shape.is_one else f"cardinality(${parameter}::bigint[])"
+
+
+def _held_tasks(shape: _Shape) -> str:
+    given = given_rows(("bigint", "xid"), 1, is_one=shape.is_one)
+    return f"""held_task AS MATERIALIZED (
+    SELECT task.id FROM {given} AS given(id, version)
+    JOIN task ON task.id = given.id AND task.xmin = given.version AND {is_given("task.id", 1, is_one=shape.is_one)}
+    ORDER BY task.id FOR NO KEY UPDATE OF task SKIP LOCKED
+)"""
+
+
+def _held_deliveries(shape: _Shape, first: int) -> str:
+    given = settlements_query(first, is_one=shape.is_one)
+    return f"""given_outcome AS MATERIALIZED ({given}), held_delivery AS MATERIALIZED (
     SELECT delivery.id FROM delivery
     JOIN given_outcome AS given ON given.id = delivery.id AND given.attempt = delivery.attempt
-    WHERE delivery.status = '{DeliveryStatus.PENDING}' AND {is_given("delivery.id", first)}
+    WHERE delivery.status = '{DeliveryStatus.PENDING}' AND {is_given("delivery.id", first, is_one=shape.is_one)}
     ORDER BY delivery.id FOR NO KEY UPDATE OF delivery SKIP LOCKED
 )"""
 
@@ -304,73 +328,71 @@ def _changed(shape: _Shape, first: int) -> tuple[str, int]:
     if not DOCUMENTS.isdisjoint(names):
         names = (*names, "stored_bytes")
         new.append("stored_bytes = task.stored_bytes + given.new_stored_bytes")
-    is_changed = is_given("task.id", first)
-    keys = [f"(SELECT ${first}::bigint[])"]
-    columns = ["id"]
-    first += 1
-    if shape.is_mixed:
-        keys.append(f"${first}::bigint[]")
-        columns.append("written")
-        first += 1
-    given = f"unnest({', '.join(keys)}, {arrays(tasks, names, first)})"
-    columns += [f"new_{name}" for name in names]
+    is_changed = is_given("task.id", first, is_one=shape.is_one)
+    columns = ["id", *(["written"] if shape.is_mixed else []), *(f"new_{name}" for name in names)]
+    types = ["bigint"] * (len(columns) - len(names)) + types_of(tasks, names)
+    given = given_rows(types, first, is_one=shape.is_one)
     text = f"""changed AS (
     UPDATE task SET {", ".join(new)} FROM {given} AS given({", ".join(columns)})
     WHERE task.id = given.id AND {is_changed} AND {_HOLDS}
 )"""
-    return text, first + len(names)
+    return text, first + len(types)
 
 
 def _new_tasks(shape: _Shape, first: int) -> str:
     columns = (*shape.new_task, "stored_bytes")
-    names, given = ", ".join(columns), arrays(tasks, columns, first)
+    names = ", ".join(columns)
     if not shape.new_callback:
+        given = given_rows(types_of(tasks, columns), first, is_one=shape.is_one)
         return f"""new_task AS (
-    INSERT INTO task ({names}) SELECT * FROM unnest({given}) WHERE {_HOLDS} RETURNING id, uid
+    INSERT INTO task ({names}) SELECT * FROM {given} AS given({names}) WHERE {_HOLDS} RETURNING id, uid
 )"""
     values = [
         "COALESCE(new_callback.id, given.callback_id)" if name == "callback_id" else f"given.{name}" for name in columns
     ]
+    given = given_rows([*types_of(tasks, columns), "uuid"], first, is_one=False, is_ordered=True)
     return f"""new_task AS (
     INSERT INTO task ({names}) SELECT {", ".join(values)}
-    FROM unnest({given}, ${first + len(columns)}::uuid[]) WITH ORDINALITY AS given({names}, new_callback_uid, place)
+    FROM {given} AS given({names}, new_callback_uid, place)
     LEFT JOIN new_callback ON new_callback.uid = given.new_callback_uid
     WHERE {_HOLDS} ORDER BY given.place RETURNING id, uid
 )"""
 
 
-def _new_events(first: int, *, of_new_tasks: bool) -> str:
-    names = ", ".join(EVENT_COLUMNS)
-    if not of_new_tasks:
+def _new_events(shape: _Shape, first: int) -> str:
+    names, types = ", ".join(EVENT_COLUMNS), types_of(events, EVENT_COLUMNS)
+    if not shape.new_task:
         return f"""new_event AS (
     INSERT INTO event ({names})
-    SELECT * FROM unnest({arrays(events, EVENT_COLUMNS, first)}) WHERE {_HOLDS} RETURNING id, uid, task_id
+    SELECT * FROM {given_rows(types, first, is_one=shape.is_one)} AS given({names}) WHERE {_HOLDS}
+    RETURNING id, uid, task_id
 )"""
     values = [
         "COALESCE(new_task.id, given.task_id)" if name == "task_id" else f"given.{name}" for name in EVENT_COLUMNS
     ]
-    given = f"{arrays(events, EVENT_COLUMNS, first)}, ${first + len(EVENT_COLUMNS)}::uuid[]"
+    given = given_rows([*types, "uuid"], first, is_one=shape.is_one, is_ordered=True)
     return f"""new_event AS (
     INSERT INTO event ({names}) SELECT {", ".join(values)}
-    FROM unnest({given}) WITH ORDINALITY AS given({names}, new_task_uid, place)
+    FROM {given} AS given({names}, new_task_uid, place)
     LEFT JOIN new_task ON new_task.uid = given.new_task_uid
     WHERE {_HOLDS} ORDER BY given.place RETURNING id, uid, task_id
 )"""
 
 
-def _new_deliveries(first: int) -> str:
+def _new_deliveries(shape: _Shape, first: int) -> str:
     names = ", ".join(_GIVEN_DELIVERY)
-    given = f"{arrays(deliveries, _GIVEN_DELIVERY, first)}, ${first + len(_GIVEN_DELIVERY)}::uuid[]"
+    types = [*types_of(deliveries, _GIVEN_DELIVERY), "uuid"]
+    given = given_rows(types, first, is_one=shape.is_one, is_ordered=True)
     return f"""new_delivery AS (
     INSERT INTO delivery ({names}, event_id, task_id, status, leased, schedule_from)
     SELECT {", ".join(f"given.{name}" for name in _GIVEN_DELIVERY)}, new_event.id, new_event.task_id,
         '{DeliveryStatus.PENDING}', given.attempt > 0, 0
-    FROM unnest({given}) WITH ORDINALITY AS given({names}, event_uid, place)
+    FROM {given} AS given({names}, event_uid, place)
     JOIN new_event ON new_event.uid = given.event_uid ORDER BY given.place RETURNING id, uid
 )"""
 
 
-def _settled(first: int) -> str:
+def _settled(shape: _Shape, first: int) -> str:
     columns = "started_at, duration_ms, status_code, error, response"
     return f"""tried AS (
     INSERT INTO delivery_attempt (delivery_id, number, {columns})
@@ -378,5 +400,5 @@ def _settled(first: int) -> str:
 ), settled AS (
     UPDATE delivery SET status = given.status, due_at = given.due_at, leased = false, settled_at = given.settled_at
     FROM given_outcome AS given
-    WHERE delivery.id = given.id AND {is_given("delivery.id", first)} AND {_HOLDS}
+    WHERE delivery.id = given.id AND {is_given("delivery.id", first, is_one=shape.is_one)} AND {_HOLDS}
 )"""

@@ -25,7 +25,7 @@ _ENCODERS: Mapping[Table, Mapping[str, Callable[[Any], Any] | None]] = {
 }
 EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at", "request_id")
 SETTLEMENT_COLUMNS = "id, attempt, status, due_at, settled_at, started_at, duration_ms, status_code, error, response"
-_SETTLEMENT_TYPES = ("integer", "text", *("timestamptz",) * 3, "integer", "integer", "text", "text")
+_SETTLEMENT_TYPES = ("bigint", "integer", "text", *("timestamptz",) * 3, "integer", "integer", "text", "text")
 
 NAMED_TASKS = """id = ANY(ARRAY(
     SELECT id FROM task WHERE uid = ANY((SELECT $1::uuid[])::uuid[])
@@ -49,24 +49,46 @@ def names_of(provider_ids: Collection[tuple[str, str]]) -> tuple[list[str | None
     return [write_text(provider) for provider, _ in provider_ids], [write_text(name) for _, name in provider_ids]
 
 
-def is_given(column: str, parameter: int, kind: str = "bigint") -> str:
+def is_given(column: str, parameter: int, kind: str = "bigint", *, is_one: bool = False) -> str:
     """Return the condition that a column is in the array which is this parameter, for a join that says so already.
 
     With it PostgreSQL looks the rows up. Without it the plan may read a whole index in the order of the join, if it was
-    made while the table was small; and it is kept.
+    made while the table was small; and it is kept. If there `is_one` value the parameter is that, and no array.
     """
+    if is_one:
+        return f"{column} = (SELECT ${parameter}::{kind})"
     return f"{column} = ANY((SELECT ${parameter}::{kind}[])::{kind}[])"
+
+
+def given_rows(types: Sequence[str], first: int, *, is_one: bool, is_ordered: bool = False) -> str:
+    """Return the rows of parameters of these types, the first of which has the number `first`.
+
+    Each is an array with the values of a column. If there `is_one` row each is its value, which the driver and the
+    server are quicker with. If the rows are `is_ordered`, the last column is the place of each.
+    """
+    numbered = enumerate(types, first)
+    if is_one:
+        return f"(VALUES ({', '.join(f'${number}::{kind}' for number, kind in numbered)}{', 1' if is_ordered else ''}))"
+    # The planner cannot look into the first one: see `receiver.storage.postgresql.transaction`.
+    columns = [
+        f"(SELECT ${number}::{kind}[])" if number == first else f"${number}::{kind}[]" for number, kind in numbered
+    ]
+    return f"unnest({', '.join(columns)}){' WITH ORDINALITY' if is_ordered else ''}"
+
+
+def types_of(table: Table, names: Sequence[str]) -> list[str]:
+    """Return the types of these columns."""
+    return [_TYPES[table][name] for name in names]
 
 
 def arrays(table: Table, names: Sequence[str], first: int) -> str:
     """Return the parameters for arrays of these columns, the first of which has the number `first`."""
-    return ", ".join(f"${number}::{_TYPES[table][name]}[]" for number, name in enumerate(names, first))
+    return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types_of(table, names), first))
 
 
-def settlements_query(first: int) -> str:
+def settlements_query(first: int, *, is_one: bool = False) -> str:
     """Return the query for the rows of `settlement_arrays`, the first of which has the number `first`."""
-    rest = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_SETTLEMENT_TYPES, first + 1))
-    return f"SELECT * FROM unnest((SELECT ${first}::bigint[]), {rest}) AS given({SETTLEMENT_COLUMNS})"
+    return f"SELECT * FROM {given_rows(_SETTLEMENT_TYPES, first, is_one=is_one)} AS given({SETTLEMENT_COLUMNS})"
 
 
 def listeners_query(organization_ids: str, callback_ids: str) -> str:
