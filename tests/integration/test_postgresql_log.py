@@ -17,6 +17,7 @@ from receiver.events.stream import Follower, Streams
 from receiver.settings import Settings
 from receiver.storage.database import Database
 from receiver.storage.events import EventFilter
+from receiver.storage.postgresql.server import connect_raw
 from receiver.storage.transaction import Transaction
 from tests.fakes.databases import settings_in
 from tests.storage.rows import add_organization, new_event
@@ -199,6 +200,37 @@ async def test_other_processes_read_a_commit_at_once(settings: Settings) -> None
         await until(lambda: reader.feed.newest == writer.feed.newest)
         delays = [await _delay(writer, reader) for _ in range(5)]
         assert median(delays) < 0.25, delays  # and not only at the next read, up to a second later
+
+
+async def test_a_process_that_begins_later_reads_the_next_commits_at_once(settings: Settings) -> None:
+    async with replica(settings) as writer:
+        for _ in range(3):  # it is alone, and knows it
+            await writer.write()
+            await asyncio.sleep(0.05)
+        async with replica(settings) as reader:
+            delays = [await _delay(writer, reader) for _ in range(5)]
+    assert median(delays) < 0.25, delays
+
+
+async def test_a_process_that_is_alone_sends_few_notices(settings: Settings) -> None:
+    """Each would cost the server a small query, and be heard by no other process."""
+    heard: list[str] = []
+    listener = await connect_raw(settings.database_url)
+    try:
+        await listener.add_listener("ringback", lambda *_: heard.append("notice"))
+        async with replica(settings) as writer:
+            for _ in range(8):
+                await writer.write()
+                await asyncio.sleep(0.05)
+            alone = len(heard)
+            async with replica(settings):
+                for _ in range(8):
+                    await writer.write()
+                    await asyncio.sleep(0.05)
+    finally:
+        await listener.close()
+    assert alone <= 2
+    assert len(heard) >= alone + 6
 
 
 async def _delay(writer: Replica, reader: Replica) -> float:

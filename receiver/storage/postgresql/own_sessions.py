@@ -10,8 +10,8 @@ import asyncpg
 
 _CLASS = 0x52494E47
 """The first half of the lock's number: "RING" in ASCII. `receiver.storage.postgresql.migrating` locks another one."""
-_MAIN, _OTHER = 1, 2
-"""The second half: of the session that a process writes most with, and of its other ones."""
+_MAIN, _OTHER, _LISTENER = 1, 2, 3
+"""The second half: of the session that a process writes most with, of its other ones, and of that which listens."""
 
 OPEN_WRITERS = f"""
 WITH held AS MATERIALIZED (
@@ -38,6 +38,19 @@ WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE da
 AND classid = {_CLASS} AND objid = {_MAIN} AND objsubid = 2 AND granted
 """
 """How many main sessions of Ringback's writers this database has: one for each process that is live."""
+
+IS_ALONE = f"""
+SELECT count(*) FILTER (WHERE objid = {_LISTENER}) < 2 AND count(*) FILTER (WHERE objid = {_MAIN}) < 2 FROM pg_locks
+WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND classid = {_CLASS} AND objsubid = 2 AND granted
+"""
+"""Whether no process but the one that asks, which listens, is to get notices. One of a version that takes no lock to
+listen is known by its main writer."""
+
+
+async def mark_as_listener(connection: asyncpg.Connection) -> None:
+    """Mark this session as one that listens for notices. It stays so until it ends."""
+    await connection.execute(f"SELECT pg_advisory_lock_shared({_CLASS}, {_LISTENER})")
 
 
 async def mark_as_writer(connection: asyncpg.Connection, *, is_main: bool) -> None:
