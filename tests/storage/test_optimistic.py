@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,34 @@ async def test_outcomes_are_one_statement(database: Database, monkeypatch: pytes
         (DeliveryStatus.DELIVERED, False, NOW)
     }
     assert len(await database.read(select(delivery_attempts))) == 2
+
+
+async def test_texts_and_times_of_several_outcomes_are_stored_as_they_are(database: Database) -> None:
+    odd = [
+        "",
+        "null",
+        "{}",
+        '{"a",NULL}',
+        '"',
+        "\\",
+        "\\n",
+        " a, b ",
+        "a\nb\tc\x01\x7f",
+        "\u00e9\u2028\U0001f600",
+        None,
+    ]
+    subscription, keys = await pending(database, len(odd))
+    started = [NOW + timedelta(microseconds=number) for number in range(len(odd))]
+    started[0] = datetime(1, 1, 1, tzinfo=UTC)
+    done = [
+        new_settlement(key, subscription, error=text, response=text, started_at=at)
+        for key, text, at in zip(keys, odd, started, strict=True)
+    ]
+    with counted(stored=1):
+        assert all(await asyncio.gather(*(database.writer.write(settle, each) for each in done)))
+    rows = await database.read(select(delivery_attempts).order_by(delivery_attempts.c.delivery_id))
+    assert [(row["error"], row["response"]) for row in rows] == list(zip(odd, odd, strict=True))
+    assert [row["started_at"] for row in rows] == started
 
 
 @pytest.mark.usefixtures("both_forms")

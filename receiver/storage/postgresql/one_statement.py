@@ -19,7 +19,8 @@ It is sent by itself, so it is a transaction of its own: when its answer has com
 A part that has nothing to write is left out. Its text depends on which parts there are and on the columns that change,
 not on the number of rows, so the connection prepares a few such statements under any one load; the driver keeps the
 last 100. Where webhooks, outcomes and creates come one at a time, a batch has no more than one row for each part: that
-has a text of its own, with values instead of arrays, which take the driver and the server twice as long.
+has a text of its own, with values instead of arrays, which take the driver and the server twice as long. Most arrays
+are texts for the driver (`array_text`), and arrays for the server.
 """
 
 from collections.abc import Sequence
@@ -41,6 +42,10 @@ from receiver.storage.postgresql.run_statements import (
 )
 from receiver.storage.postgresql.statement_parts import (
     EVENT_COLUMNS,
+    KEY,
+    SETTLEMENT_COLUMNS,
+    SETTLEMENT_TYPES,
+    array_text,
     arrays,
     arrays_of,
     columns_of,
@@ -48,7 +53,7 @@ from receiver.storage.postgresql.statement_parts import (
     given_rows,
     is_given,
     settlement_arrays,
-    settlements_query,
+    texts_in,
     types_of,
 )
 from receiver.storage.stored_bytes import DOCUMENTS
@@ -116,7 +121,11 @@ class Writes(Struct):
             )
         )
         arguments = [*self._held(), *self._changed(names, is_mixed), *self._inserted()]
-        return text, [column[0] for column in arguments] if is_one else arguments
+        if is_one:
+            return text, [column[0] for column in arguments]
+        for place in _texts_in(text):
+            arguments[place] = array_text(arguments[place])
+        return text, arguments
 
     def _is_one(self) -> bool:
         """Return whether no part has more than one row; only for the parts of webhooks, outcomes and creates."""
@@ -217,6 +226,7 @@ class _Shape(Struct, frozen=True):
 
 _GIVEN_DELIVERY = ("uid", "organization_id", "subscription_id", "attempt", "due_at", "created_at")
 _HOLDS = "(SELECT holds FROM verdict)"
+_texts_in = cache(texts_in)
 
 
 @cache
@@ -297,7 +307,7 @@ def _number_of(parameter: int, shape: _Shape) -> str:
 
 
 def _held_tasks(shape: _Shape) -> str:
-    given = given_rows(("bigint", "xid"), 1, is_one=shape.is_one)
+    given = given_rows((KEY, "xid"), 1, is_one=shape.is_one)
     return f"""held_task AS MATERIALIZED (
     SELECT task.id FROM {given} AS given(id, version)
     JOIN task ON task.id = given.id AND task.xmin = given.version AND {is_given("task.id", 1, is_one=shape.is_one)}
@@ -306,8 +316,8 @@ def _held_tasks(shape: _Shape) -> str:
 
 
 def _held_deliveries(shape: _Shape, first: int) -> str:
-    given = settlements_query(first, is_one=shape.is_one)
-    return f"""given_outcome AS MATERIALIZED ({given}), held_delivery AS MATERIALIZED (
+    given = f"{given_rows(SETTLEMENT_TYPES, first, is_one=shape.is_one)} AS given({SETTLEMENT_COLUMNS})"
+    return f"""given_outcome AS MATERIALIZED (SELECT * FROM {given}), held_delivery AS MATERIALIZED (
     SELECT delivery.id FROM delivery
     JOIN given_outcome AS given ON given.id = delivery.id AND given.attempt = delivery.attempt
     WHERE delivery.status = '{DeliveryStatus.PENDING}' AND {is_given("delivery.id", first, is_one=shape.is_one)}
@@ -330,7 +340,7 @@ def _changed(shape: _Shape, first: int) -> tuple[str, int]:
         new.append("stored_bytes = task.stored_bytes + given.new_stored_bytes")
     is_changed = is_given("task.id", first, is_one=shape.is_one)
     columns = ["id", *(["written"] if shape.is_mixed else []), *(f"new_{name}" for name in names)]
-    types = ["bigint"] * (len(columns) - len(names)) + types_of(tasks, names)
+    types = [KEY, *(["bigint"] if shape.is_mixed else []), *types_of(tasks, names)]
     given = given_rows(types, first, is_one=shape.is_one)
     text = f"""changed AS (
     UPDATE task SET {", ".join(new)} FROM {given} AS given({", ".join(columns)})

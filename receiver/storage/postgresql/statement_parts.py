@@ -1,9 +1,11 @@
 """What both ways to write share: parts of statements, and rows as arrays for the driver, one for each column."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
+import orjson
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
@@ -25,7 +27,12 @@ _ENCODERS: Mapping[Table, Mapping[str, Callable[[Any], Any] | None]] = {
 }
 EVENT_COLUMNS = ("uid", "organization_id", "task_id", "run_uid", "type", "snapshot", "created_at", "request_id")
 SETTLEMENT_COLUMNS = "id, attempt, status, due_at, settled_at, started_at, duration_ms, status_code, error, response"
-_SETTLEMENT_TYPES = ("bigint", "integer", "text", *("timestamptz",) * 3, "integer", "integer", "text", "text")
+KEY = "bigint"
+"""The type of row keys that other parts of a statement ask for too: such an array is given to the driver as one."""
+SETTLEMENT_TYPES = (KEY, "integer", "text", *("timestamptz",) * 3, "integer", "integer", "text", "text")
+_DOCUMENT = "JSONB"
+_ARRAY_TEXT = re.compile(r"\$(\d+)::text::")
+_ESCAPE, _QUOTE = "\\", '"'
 
 NAMED_TASKS = """id = ANY(ARRAY(
     SELECT id FROM task WHERE uid = ANY((SELECT $1::uuid[])::uuid[])
@@ -63,17 +70,41 @@ def is_given(column: str, parameter: int, kind: str = "bigint", *, is_one: bool 
 def given_rows(types: Sequence[str], first: int, *, is_one: bool, is_ordered: bool = False) -> str:
     """Return the rows of parameters of these types, the first of which has the number `first`.
 
-    Each is an array with the values of a column. If there `is_one` row each is its value, which the driver and the
-    server are quicker with. If the rows are `is_ordered`, the last column is the place of each.
+    Each is the values of a column. If there `is_one` row it is its value, which the driver and the server are quicker
+    with. Otherwise it is an array, written as text (`array_text`), but not one of type `KEY` or of documents. If the
+    rows are `is_ordered`, the last column is the place of each.
     """
-    numbered = enumerate(types, first)
+    numbered = list(enumerate(types, first))
     if is_one:
         return f"(VALUES ({', '.join(f'${number}::{kind}' for number, kind in numbered)}{', 1' if is_ordered else ''}))"
-    # The planner cannot look into the first one: see `receiver.storage.postgresql.transaction`.
     columns = [
-        f"(SELECT ${number}::{kind}[])" if number == first else f"${number}::{kind}[]" for number, kind in numbered
+        f"${number}::{kind}[]" if kind in (KEY, _DOCUMENT) else f"${number}::text::{kind}[]"
+        for number, kind in numbered
     ]
+    # The planner cannot look into the first one: see `receiver.storage.postgresql.transaction`.
+    columns[0] = f"(SELECT {columns[0]})"
     return f"unnest({', '.join(columns)}){' WITH ORDINALITY' if is_ordered else ''}"
+
+
+def texts_in(statement: str) -> frozenset[int]:
+    """Return the parameters of a statement that are arrays written as text, by their place."""
+    return frozenset(int(number) - 1 for number in _ARRAY_TEXT.findall(statement))
+
+
+def array_text(values: Sequence[Any]) -> str:
+    """Return an array of numbers, times or texts as PostgreSQL reads it.
+
+    The driver would look at each value by itself and encode it in a microsecond or so. JSON is written at once, and
+    inside the brackets it is the same, unless a text has characters that JSON escapes in its own way.
+    """
+    written = orjson.dumps(values).decode()
+    if "\\" in written:
+        written = f" {','.join(map(_quoted, values))} "
+    return f"{{{written[1:-1]}}}"
+
+
+def _quoted(value: str | None) -> str:
+    return "NULL" if value is None else f'"{value.replace(_ESCAPE, _ESCAPE * 2).replace(_QUOTE, _ESCAPE + _QUOTE)}"'
 
 
 def types_of(table: Table, names: Sequence[str]) -> list[str]:
@@ -86,9 +117,10 @@ def arrays(table: Table, names: Sequence[str], first: int) -> str:
     return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types_of(table, names), first))
 
 
-def settlements_query(first: int, *, is_one: bool = False) -> str:
+def settlements_query(first: int) -> str:
     """Return the query for the rows of `settlement_arrays`, the first of which has the number `first`."""
-    return f"SELECT * FROM {given_rows(_SETTLEMENT_TYPES, first, is_one=is_one)} AS given({SETTLEMENT_COLUMNS})"
+    key, *rest = (f"${number}::{kind}[]" for number, kind in enumerate(SETTLEMENT_TYPES, first))
+    return f"SELECT * FROM unnest((SELECT {key}), {', '.join(rest)}) AS given({SETTLEMENT_COLUMNS})"
 
 
 def listeners_query(organization_ids: str, callback_ids: str) -> str:
