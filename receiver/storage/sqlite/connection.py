@@ -25,7 +25,7 @@ from sqlalchemy import StaticPool, create_engine
 from receiver.errors import OutcomeUnknown, StorageUnavailable, Unavailable
 from receiver.storage.sqlite.reserve import Reserve, is_full
 from receiver.storage.sqlite.transaction import SQLiteTransaction
-from receiver.storage.sqlite.values import read_document, write_document
+from receiver.storage.sqlite.values import adapt_values, read_document, write_document
 
 PAGE_BYTES = 8192
 QUICK_COMMIT_SECONDS = 0.0015
@@ -195,6 +195,7 @@ class SQLiteConnection:
 def _open(path: Path) -> sqlite3.Connection:
     # The commit's thread uses the connection too, but never at the same time: while a commit is in flight nothing else
     # runs on it.
+    adapt_values()
     connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     configure(connection, writes=True)
     return connection
