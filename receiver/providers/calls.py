@@ -109,6 +109,7 @@ class HTTPCalls(ABC, Generic[R]):
         self._timeout = timeout
         self._connect = min(LONGEST_CONNECT, timeout)
         self._headers = {**_HEADERS, **headers}
+        self._json_headers = {**self._headers, **_JSON_HEADER}
         self._timeouts = Timeouts(self._connect, timeout, timeout)
         self.rate_limiter = rate_limiter
         self._opening = asyncio.Lock()
@@ -197,11 +198,12 @@ class HTTPCalls(ABC, Generic[R]):
         transport = self._opened or await self._open()
         check_lease()  # a connection through a proxy looks no later
         whole = self._base_url + url if url.startswith("/") else url
+        own = self._headers if content is None else self._json_headers
         response = await exchange(
             transport,
             method,
             whole if params is None else str(httpx.URL(whole, params=params)),
-            {**self._headers, **({} if content is None else _JSON_HEADER), **(headers or {})},
+            {**own, **headers} if headers else own,
             content,
         )
         stream = cast(httpx.AsyncByteStream, response.stream)

@@ -7,6 +7,7 @@ there are only its reading of URLs, its response and its errors here.
 import re
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from functools import lru_cache
 
 import httpx
 
@@ -154,20 +155,29 @@ def _head(method: str, server: ProviderServer, path: str, headers: Mapping[str, 
     """Return the head of a request. Raises ValueError for what cannot be written as one."""
     if _METHOD.fullmatch(method) is None:
         raise ValueError("not a method")
-    names = {name.lower() for name in headers}
-    given = headers.items()
+    is_streamed = not (body is None or isinstance(body, bytes))
+    lines = _lines(server, tuple(headers.items()), is_streamed)
+    length = ""
+    if isinstance(body, bytes) or (body is None and method not in _WITHOUT_LENGTH):
+        length = f"Content-Length: {len(body or b'')}\r\n"
+    return f"{method} {path} HTTP/1.1\r\n{lines}{length}\r\n".encode("ascii")
+
+
+@lru_cache(maxsize=32)  # all calls of an account have the same ones, but for what is passed on
+def _lines(server: ProviderServer, headers: tuple[tuple[str, str], ...], is_streamed: bool) -> str:
+    """Return the lines of a head's headers, but for the length of a body in memory. Raises as `_head` does."""
+    names = {name.lower() for name, _ in headers}
+    given = headers
     if not names.isdisjoint(_OF_BODY):
-        is_ours = _OF_BODY if body is None or isinstance(body, bytes) else {"transfer-encoding"}
-        given = {name: value for name, value in given if name.lower() not in is_ours}.items()
+        is_ours = {"transfer-encoding"} if is_streamed else _OF_BODY
+        given = tuple((name, value) for name, value in headers if name.lower() not in is_ours)
     host = "" if "host" in names else f"Host: {server.host}\r\n"
     more = "" if "accept" in names else "Accept: */*\r\n"
     if server.authorization is not None and "authorization" not in names:
         more += f"Authorization: {server.authorization}\r\n"
-    if isinstance(body, bytes) or (body is None and method not in _WITHOUT_LENGTH):
-        more += f"Content-Length: {len(body or b'')}\r\n"
-    elif body is not None and "content-length" not in names:
+    if is_streamed and "content-length" not in names:
         more += "Transfer-Encoding: chunked\r\n"
-    return f"{method} {path} HTTP/1.1\r\n{host}{header_lines(given)}{more}\r\n".encode("ascii")
+    return f"{host}{header_lines(given)}{more}"
 
 
 def _framed(headers: Mapping[str, str], body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:

@@ -129,7 +129,7 @@ def read_progress(task: dict[str, Any]) -> int:
     values = [task.get("progress")]
     if isinstance(output, dict):
         values += [output.get(name) for name in _PROGRESS_IN_OUTPUT]
-    return max(map(_percent, values))
+    return max((_percent(value) for value in values if value is not None), default=0)
 
 
 def read_meta(task: dict[str, Any]) -> dict[str, Any] | None:

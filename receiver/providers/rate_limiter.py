@@ -112,7 +112,7 @@ class RateLimiter:
 
     async def _acquire_within(self, seconds: float, caller: Hashable) -> bool:
         if self.is_ready():
-            await self.acquire(caller)
+            self._take()
             return True
         if self.paused_for() > seconds:
             return False

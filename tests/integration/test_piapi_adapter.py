@@ -6,7 +6,6 @@ import logging
 import socket
 import tracemalloc
 import zlib
-from collections.abc import Hashable
 from datetime import UTC, datetime
 from functools import cache
 from threading import current_thread, main_thread
@@ -14,6 +13,7 @@ from typing import Any
 
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 
 from receiver.domain.updates import Source
 from receiver.providers import (
@@ -89,21 +89,16 @@ async def test_a_429_pauses_all_calls(server: FakeServer, status: int, headers: 
 
 
 async def test_each_call_takes_a_token(server: FakeServer) -> None:
-    class Counting(RateLimiter):
-        taken = 0
-
-        async def acquire(self, caller: Hashable = None) -> None:
-            self.taken += 1
-
     server.responds(reply(200, {"code": 200, "data": []}))
-    rate_limiter = Counting(1)
+    rate_limiter = RateLimiter(1000, provider="counted")
     async with opened(server.url, rate_limiter=rate_limiter) as piapi:
         await piapi.submit(TASK)
         await piapi.fetch(ProviderTask("a"), attempt=1)
         await piapi.cancel(ProviderTask("a"))
         await piapi.history(model="m", since=datetime.now(UTC))
         await piapi.account_info()
-    assert rate_limiter.taken == len(server.requests) == 5
+    taken = REGISTRY.get_sample_value("ringback_provider_turns_total", {"provider": "counted"})
+    assert taken == len(server.requests) == 5
 
 
 async def test_a_refused_connection_made_nothing() -> None:
