@@ -140,10 +140,11 @@ class Graph(Struct, frozen=True, dict=True):
 
 def check_graph(steps: Sequence[StepSpec], more: Iterable[Issue] = ()) -> Graph:
     """Return the graph of `steps`. Raises `InvalidGraph` with its issues and `more`, those that the caller found."""
-    issues = list(islice(chain(graph_issues(steps), more), MOST_ISSUES))
+    graph = Graph(tuple(steps))
+    issues = list(islice(chain(_issues(graph), more), MOST_ISSUES))
     if issues:
         raise InvalidGraph(issues)
-    return Graph(tuple(steps))
+    return graph
 
 
 def graph_issues(steps: Sequence[StepSpec]) -> list[Issue]:
@@ -151,12 +152,15 @@ def graph_issues(steps: Sequence[StepSpec]) -> list[Issue]:
 
     For too many steps the only issue is their number, because the other checks would take too long.
     """
-    if not _is_valid_count(len(steps)):
-        return [_count_issue(len(steps))]
-    graph = Graph(tuple(steps))
+    return _issues(Graph(tuple(steps)))
+
+
+def _issues(graph: Graph) -> list[Issue]:
+    if not _is_valid_count(len(graph.steps)):
+        return [_count_issue(len(graph.steps))]
     found = (
         issue
-        for index, step in enumerate(steps)
+        for index, step in enumerate(graph.steps)
         for check in (_id_issues, _dependency_issues, _cycle_issues, _reference_issues)
         for issue in check(graph, index, step)
     )
@@ -188,7 +192,7 @@ def _id_issues(graph: Graph, index: int, step: StepSpec) -> Iterator[Issue]:
     if _ID.fullmatch(step.id) is None:
         message = f"an id must have 1 to {LONGEST_ID} characters: ASCII letters, digits, hyphens and underscores"
         yield issue_of(step, Fault.INVALID_STEP_ID, message, param)
-    first = next(at for at, each in enumerate(graph.steps) if each.id == step.id)
+    first = [each.id for each in graph.steps].index(step.id)
     if first != index:
         yield issue_of(step, Fault.DUPLICATE_STEP_ID, f"steps[{first}] already has this id", param)
 
@@ -207,9 +211,11 @@ def _cycle_issues(graph: Graph, index: int, step: StepSpec) -> Iterator[Issue]:
 
     Steps that are ancestors and descendants of each other are one component, however many cycles they form.
     """
+    if step.id not in graph.ancestors[step.id]:  # as in every run that is valid
+        return
     component_ids = graph.ancestors[step.id] & graph.descendants[step.id]
     component = [at for at, each in enumerate(graph.steps) if each.id in component_ids]
-    if not component or component[0] != index:
+    if component[0] != index:
         return
     cycle = " → ".join(each[:LONGEST_ID] for each in _shortest_cycle(step.id, graph.dependencies))
     yield issue_of(step, Fault.DEPENDENCY_CYCLE, f"the step depends on itself: {cycle}", f"steps[{index}].depends_on")

@@ -69,13 +69,15 @@ class Advancer:
 
         `written` has the columns of each task that this transaction has written, by the task's id.
         """
-        uids = {task.run_uid for task in changed if task.run_uid is not None}
+        of_runs: dict[str, list[TaskState]] = {}
+        for task in changed:
+            if task.run_uid is not None:
+                of_runs.setdefault(task.run_uid, []).append(task)
         outcomes = await _outcomes(tx, changed, written)
-        changes = [RunChange(run, now, self.choose) for run in await lock_runs(tx, uids)]
+        changes = [RunChange(run, now, self.choose) for run in await lock_runs(tx, of_runs)]
         for change in changes:
-            for task in changed:
-                if task.run_uid == change.run["uid"]:
-                    change.apply_task(task, outcomes.get(task.uid, {}))
+            for task in of_runs[change.run["uid"]]:
+                change.apply_task(task, outcomes.get(task.uid, {}))
             if change.is_corrected:
                 change.apply_correction()
             else:
