@@ -1,15 +1,20 @@
-"""The short way of inbound webhooks through the application: the same answers, and all that others have too."""
+"""The short way of webhooks and creates through the application: the same answers, and all that others have too."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, request_response
 from starlette.types import Message, Receive, Scope, Send
 
 from receiver.api.answer_headers import AnswerHeadersMiddleware
 from receiver.api.application import Application
+from receiver.api.cors import CorsMiddleware
 from receiver.api.paths import PathMiddleware
 from receiver.api.routes import refuse_path, report_bug, routes
 from receiver.inbound.answers import answer
@@ -35,11 +40,11 @@ class Hooks:
             raise LookupError("after")
 
 
-def application(hooks: Hooks, *, direct: bool) -> Application:
+def application(hooks: Hooks, *, direct: bool, more: Sequence[Middleware] = ()) -> Application:
     made = Application(
         direct=direct,
         routes=routes(),
-        middleware=[Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware)],
+        middleware=[Middleware(AnswerHeadersMiddleware), Middleware(PathMiddleware), *more],
         exception_handlers={HTTPException: refuse_path, Exception: report_bug},
     )
     made.router.redirect_slashes = False
@@ -138,6 +143,74 @@ async def test_a_failure_on_the_short_way_is_answered_counted_and_raised(fails_a
     assert found[0][0] == (200 if fails_after else 500)
     assert found[0][3] == ("after" if fails_after else "before")
     assert differences[0] == differences[1] == ([1, 1, 0] if fails_after else [1, 0, 1])
+
+
+class Creates:
+    """Stands for what the routes of creates lead to."""
+
+    def __init__(self, application: Application) -> None:
+        self.ways = 0
+        self.error: Exception | None = None
+        for route in application.routes:
+            if isinstance(route, Route) and route.path in CREATES and "POST" in (route.methods or ()):
+                route.endpoint = self.create
+                route.app = request_response(self.create)
+
+    async def create(self, request: Request) -> Response:
+        self.ways += "router" not in request.scope
+        if self.error is not None:
+            raise self.error
+        read = {name: request.scope[name] for name in ("path", "path_params", "method", "root_path")}
+        return JSONResponse({**read, "route": request.scope["route"].path, "url": str(request.url)})
+
+
+CREATES = ("/api/v1/task", "/api/v1/runs")
+
+
+@pytest.mark.parametrize("root", ["", "/prefix", "/api"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS"])
+@pytest.mark.parametrize(
+    ("path", "is_direct"),
+    [
+        ("/api/v1/task", True),
+        ("/api/v1/runs", True),
+        ("/api/v1/task/", False),
+        ("/api//v1/runs", False),
+        ("/api/v1/tas%6B", False),
+        ("/api/v1/tasks/refresh/no", False),
+        ("/prefix/api/v1/task", False),
+    ],
+)
+async def test_the_short_way_of_creates_answers_as_the_long_one(
+    path: str, is_direct: bool, method: str, root: str
+) -> None:
+    ways, found = [], []
+    for direct in (True, False):
+        made = application(Hooks(), direct=direct)
+        creates = Creates(made)
+        found.append(await answered(made, path, method, root))
+        ways.append(creates.ways)
+    assert found[0] == found[1]
+    assert ways == [is_direct and method == "POST", 0]
+
+
+async def test_a_create_that_fails_on_the_short_way_is_answered_and_raised() -> None:
+    found = []
+    for direct in (True, False):
+        made = application(Hooks(), direct=direct)
+        creates = Creates(made)
+        creates.error = LookupError("a bug")
+        found.append(await answered(made, "/api/v1/task"))
+        assert creates.ways == direct
+    assert found[0] == found[1]
+    assert (found[0][0], found[0][3]) == (500, "a bug")
+
+
+async def test_creates_that_a_browser_may_ask_for_pass_what_tells_it_so() -> None:
+    made = application(Hooks(), direct=True, more=[Middleware(CorsMiddleware, origins=["https://example.com"])])
+    creates = Creates(made)
+    assert (await answered(made, "/api/v1/task"))[0] == 200
+    assert creates.ways == 0
 
 
 async def test_a_request_before_the_service_runs_fails_as_any_other() -> None:
