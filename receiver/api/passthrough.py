@@ -135,6 +135,7 @@ class ForwardedResponse:
             headers["x-accel-buffering"] = "no"  # otherwise nginx buffers events until its buffer is full
         raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": self._answer.status, "headers": raw})
+        await _write(send, b"", more=True)  # the body may be long in coming, and the server keeps the head for it
         async for part in self._answer.body:
             self._keep(part)
             await _write(send, part, more=True)

@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 _LENGTH = b"\r\ncontent-length: "
-"""What a head has whose body follows at once. That of a stream, which may wait for its first part, has no length."""
+"""What a head has whose body follows at once. That of a stream, which may wait for its first part, has no length; who
+tells the length and waits has to send an empty part first (`receiver.api.passthrough`)."""
 _INFORMATIONAL = b"HTTP/1.1 1"
 _LONG_BODY = 64 * 1024
 """Bytes. A longer part of a body is not copied to be joined."""
@@ -45,7 +46,7 @@ class JoinedHead:
 
     def without(self) -> asyncio.Transport:
         """Send what is kept; return the transport itself, for a response that is to hold as little as it can."""
-        if self._head:
+        if self._head and not self._transport.is_closing():
             self.write(b"")
         return self._transport
 

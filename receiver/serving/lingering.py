@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from receiver.serving.joined_head import JoinedHead
+
 
 class LingeringTransport:
     """Stands before a connection's transport for a response that may be complete before the request's body is.
@@ -20,7 +22,8 @@ class LingeringTransport:
 
     def close(self) -> None:
         """Close the connection, after the rest of the request has arrived or was waited for."""
-        self.write(b"")  # with the head of a response that broke off before its body
+        if isinstance(self._transport, JoinedHead):  # it may keep the head of a response that broke off before its body
+            self._transport = self._transport.without()
         if not self._linger():
             self._transport.close()
 

@@ -52,7 +52,7 @@ class FrontDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request as its path says."""
         if scope["type"] != "http":
-            await _lifespan(receive, send)
+            await no_lifespan(receive, send)
             return
         path = scope["path"]
         self.requests.append(path)
@@ -114,7 +114,8 @@ async def _reply(send: Send, status: int, body: bytes, *, close: bool = False) -
     await send({"type": "http.response.body", "body": body})
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def no_lifespan(receive: Receive, send: Send) -> None:
+    """Answer what a server asks of an application that has nothing to begin and to end."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

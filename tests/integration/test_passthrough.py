@@ -138,6 +138,24 @@ async def test_a_stream_of_events_arrives_event_by_event(world: World, provider:
         assert b"".join([part async for part in parts]) == b"data: [DONE]\n\n"
 
 
+async def test_the_head_of_an_answer_of_known_length_arrives_before_its_body(
+    world: World, provider: ForwardProvider
+) -> None:
+    has_head = asyncio.Event()
+
+    async def late(exchange: Exchange) -> None:
+        await exchange.begin(content_type="video/mp4", content_length="4")
+        await exchange.part(b"")
+        await has_head.wait()
+        await exchange.end(b"abcd")
+
+    provider.answer = late
+    async with asyncio.timeout(10), world.api.stream("POST", CHAT, json=ASKED) as response:
+        assert (response.status_code, response.headers["content-length"]) == (200, "4")
+        has_head.set()
+        assert await response.aread() == b"abcd"
+
+
 async def test_binary_answers_are_the_same_byte_for_byte(world: World, provider: ForwardProvider) -> None:
     sound = bytes(range(256)) * 5000
     provider.answer = fixed(200, sound, "audio/mpeg", content_disposition="attachment")

@@ -1,13 +1,19 @@
 """How a response is sent: its head and the first part of its body in one packet, whatever came of the request."""
 
+import asyncio
+import gc
 import socket
 import struct
 import sys
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
-from tests.fakes.front_door import front_door
+from receiver.serving.connection_limits import ConnectionLimits
+from receiver.serving.connections import Connections
+from tests.fakes.front_door import front_door, no_lifespan
 from tests.fakes.raw_client import RawConnection, raw_connection
+from tests.fakes.servers import served
 
 pytestmark = pytest.mark.no_database("the server alone")
 
@@ -72,3 +78,40 @@ async def test_responses_to_head_and_get_follow_each_other_on_one_connection() -
             assert b"content-length: 5\r\n" in await client.reader.readuntil(b"\r\n\r\n")
             await client.send(b"GET /some HTTP/1.1\r\nHost: a\r\n\r\n")
             assert (await client.answer())[2] == b"/some"
+
+
+@pytest.mark.parametrize("what", ["answered early", "client gone", "client gone within its body"])
+async def test_no_error_is_left_when_an_application_fails_after_its_head(what: str) -> None:
+    unhandled: list[str] = []
+    begun, gone = asyncio.Event(), asyncio.Event()
+
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await no_lifespan(receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        if what == "answered early":
+            await send({"type": "http.response.body", "body": b"no"})
+        begun.set()
+        await gone.wait()
+        raise ValueError("a bug")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context["message"]))
+    body = b"Content-Length: 0\r\n\r\n" if what == "client gone" else b"Content-Length: 9\r\n\r\nab"
+    states: list[Connections] = []
+    async with served(fail, limits=ConnectionLimits(), state=states.append) as url:
+        async with raw_connection(url) as client:
+            await client.send(b"POST / HTTP/1.1\r\nHost: a\r\n" + body)
+            async with asyncio.timeout(10):
+                await begun.wait()
+            if what == "answered early":
+                assert (await client.answer())[2] == b"no"
+        async with asyncio.timeout(10):
+            while states[0].connections:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.01)
+        gone.set()
+        async with asyncio.timeout(10):
+            while states[0].tasks:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.01)
+        gc.collect()
+    assert unhandled == []
