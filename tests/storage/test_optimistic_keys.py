@@ -113,6 +113,12 @@ async def test_a_response_that_is_saved_already_is_not_replaced(database: Databa
     assert await kept(database, "a") == [False]
 
 
+async def test_a_scope_that_is_twice_in_a_batch_is_saved_once_and_both_are_told(database: Database) -> None:
+    await claimed(database, wanted("a"), wanted("b"))
+    assert await kept(database, "a", "b", "a") == [True, True, True]
+    assert (await rows_by_scope(database))["a"]["answer"] == "a"
+
+
 async def test_a_key_that_another_process_inserts_meanwhile_is_claimed_once(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,7 @@ _SAVE = f"""{MARK} WITH held AS MATERIALIZED (
     ORDER BY key.id FOR UPDATE OF key
 )
 UPDATE idempotency_key AS key SET status = held.status, content_type = held.content_type, answer = held.answer
-FROM held WHERE key.id = held.id AND (SELECT count(*) FROM held) = cardinality($1) RETURNING key.id
+FROM held WHERE key.id = held.id AND (SELECT count(DISTINCT id) FROM held) = cardinality($1) RETURNING key.id
 """
 
 
