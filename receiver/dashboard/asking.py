@@ -46,7 +46,7 @@ class ApiRefusal(Exception):
 class Question(HidesFields, Struct, frozen=True):
     """A request to an endpoint of the API: `path` has the parameters of its path."""
 
-    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers"})
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers", "body"})
 
     handler: EndpointHandler
     path: Mapping[str, str] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from msgspec import Struct, field
@@ -25,6 +25,7 @@ from receiver.dashboard.static_files import static_url
 from receiver.dashboard.templates import render
 from receiver.domain.ids import new_id
 from receiver.domain.sign_in import DashboardSession
+from receiver.hidden_fields import HidesFields
 
 FORM_TOKEN = "csrf"  # noqa: S105 - the name of a field
 ONCE = "once"
@@ -36,11 +37,13 @@ NO_ITEMS: Mapping[str, Any] = {"data": [], "has_more": False, "next_cursor": Non
 _RANKS = (Scope.READ, Scope.WRITE, Scope.ADMIN)
 
 
-class Visit(Struct):
+class Visit(HidesFields, Struct):
     """One request: whose it is, what it asks of the API, and the page that answers it.
 
     `form` has the fields of a POST whose token was found right.
     """
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"form"})
 
     request: Request
     session: DashboardSession

@@ -18,7 +18,7 @@ ApiQuery = Sequence[tuple[str, str]]
 class ApiRequest(HidesFields, Struct, frozen=True):
     """One request to the API. `path` is percent-encoded; `headers` are in addition to those of the key."""
 
-    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers"})
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers", "body"})
 
     method: str
     path: str
@@ -30,7 +30,7 @@ class ApiRequest(HidesFields, Struct, frozen=True):
 class ApiAnswer(HidesFields, Struct, frozen=True):
     """One answer. The names of its headers are in lower case."""
 
-    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers"})
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"headers", "body"})
 
     status: int
     body: bytes

@@ -1,20 +1,25 @@
 """An account at a provider: where its API is, with which credentials, and how often it may be called."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from msgspec import Struct, field
+
+from receiver.hidden_fields import HidesFields
 
 DEFAULT_ACCOUNT = "default"
 """The name of the account that the environment describes."""
 
 
-class ProviderAccount(Struct, frozen=True, kw_only=True):
+class ProviderAccount(HidesFields, Struct, frozen=True, kw_only=True):
     """An account at a provider. `credentials` are by the names that the API gives them.
 
     `base_url` is that of the API if it is None. `calls_per_second` bounds the calls of all processes together (None: as
     the settings say), `concurrency` how many of this process are open at a time (None: any number). `uid` is the id of
     an account of the database, "" for that of the environment; `organization_id` is whose it is, None for everyone's.
     """
+
+    hidden_fields: ClassVar[frozenset[str]] = frozenset({"credentials", "base_url"})
 
     provider: str
     name: str = DEFAULT_ACCOUNT
@@ -24,7 +29,3 @@ class ProviderAccount(Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     uid: str = ""
     organization_id: int | None = None
-
-    def __repr__(self) -> str:
-        """Return which account this is, without its credentials."""
-        return f"ProviderAccount(provider={self.provider!r}, name={self.name!r}, uid={self.uid!r})"

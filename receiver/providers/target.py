@@ -28,6 +28,9 @@ class ProviderServer(NamedTuple):
     host: str
     authorization: str | None
 
+    def __repr__(self) -> str:
+        return f"ProviderServer({self.scheme}://{self.host})"
+
 
 def read_target(url: str) -> tuple[ProviderServer, str]:
     """Return the server of a URL, and the path and query that it is asked for.

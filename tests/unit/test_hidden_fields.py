@@ -3,7 +3,8 @@
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -12,8 +13,11 @@ from rich.pretty import pretty_repr
 
 import receiver
 from receiver.hidden_fields import HidesFields
+from receiver.providers.target import read_target
 
-_SECRET = re.compile(r"secret|token|password|dsn|credential|headers$|(api|admin|master)_keys?$|webhook_url")
+_SECRET = re.compile(
+    r"secret|token|password|dsn|credential|headers$|(api|admin|master)_keys?$|webhook_url|authorization|^form$"
+)
 _NONE = {
     "receiver.providers.capabilities.Capabilities.sends_secret",  # whether it does
     "receiver.storage.transaction.NewIntent.token",  # tells intents apart, and opens nothing
@@ -22,7 +26,7 @@ _NONE = {
 }
 _SANDBOX = "receiver.sandbox."
 """It imports nothing of ours, and has only the secrets of tests."""
-_BY_THEMSELVES = {"receiver.providers.accounts.ProviderAccount"}
+_BY_THEMSELVES = {"receiver.providers.target.ProviderServer"}
 """Classes that show themselves in a way of their own."""
 
 
@@ -40,13 +44,21 @@ def _classes(base: type[Any]) -> Iterator[type[Any]]:
         yield from _classes(each)
 
 
-def _fields() -> Iterator[tuple[type[Struct], str]]:
+def _fields() -> Iterator[tuple[type[Any], str]]:
+    """Yield the fields of all classes of fields, of whatever kind."""
     for module in pkgutil.walk_packages(receiver.__path__, "receiver."):
         if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    for each in _classes(Struct):
-        if each.__module__.startswith("receiver.") and not each.__module__.startswith(_SANDBOX):
-            yield from ((each, name) for name in each.__struct_fields__)
+            found = vars(importlib.import_module(module.name)).values()
+            for each in found:
+                if isinstance(each, type) and each.__module__ == module.name and not module.name.startswith(_SANDBOX):
+                    yield from ((each, name) for name in _names(each))
+
+
+def _names(each: type[Any]) -> Iterable[str]:
+    if is_dataclass(each):
+        return [field.name for field in fields(each)]
+    names = getattr(each, "__struct_fields__", getattr(each, "_fields", None))
+    return names if isinstance(names, tuple) else ()
 
 
 def _name(each: type[Any]) -> str:
@@ -82,6 +94,12 @@ def test_an_object_shows_what_is_not_hidden(shown: object) -> None:
 
 def test_an_object_shows_that_a_hidden_field_has_no_value() -> None:
     assert repr(_Both("mine", None, {})) == "_Both(name='mine', secret=None, headers={})"
+
+
+def test_a_server_shows_no_password_of_its_url() -> None:
+    server = read_target("http://user:planted@provider.example:8080/a")[0]
+    assert repr(server) == "ProviderServer(http://provider.example:8080)"
+    assert "planted" not in f"{server} {pretty_repr([server])}"
 
 
 def test_hiding_does_not_change_what_is_equal() -> None:
