@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.no_database("only speaks HTTP"), EACH_LOOP]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 SOON = 10.0
 SHORT = 0.3
+SILENCE = 1.0
+"""The longest silence where waits of 0.6 of it come one after another."""
 LONG_BODY = b"0123456789abcdef" * 500_000
 
 
@@ -401,15 +403,15 @@ async def test_a_server_that_takes_no_bytes_ends_the_call(is_streamed: bool) -> 
 async def test_the_answer_to_a_long_body_is_waited_for_from_when_its_last_byte_was_taken() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await asyncio.sleep(SHORT * 0.7)
+        await asyncio.sleep(SILENCE * 0.6)
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         await head_of(reader)
         await reader.readexactly(3 * len(LONG_BODY))
-        await asyncio.sleep(SHORT * 0.8)
+        await asyncio.sleep(SILENCE * 0.6)
         writer.write(OK)
         await until_closed(reader)
 
-    async with talking(talk) as url, transport_with(read=SHORT) as transport:
+    async with talking(talk) as url, transport_with(read=SILENCE) as transport:
         assert await body_of(await transport.send("POST", url, {}, LONG_BODY * 3)) == b"ok"
 
 
@@ -417,16 +419,16 @@ async def test_the_answer_to_a_long_body_is_waited_for_from_when_its_last_byte_w
 async def test_a_body_that_comes_slowly_is_waited_for_and_the_answer_only_after_it() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"0\r\n\r\n")
-        await asyncio.sleep(SHORT * 0.8)
+        await asyncio.sleep(SILENCE * 0.6)
         writer.write(OK)
         await until_closed(reader)
 
     async def slow() -> AsyncIterator[bytes]:
         for _ in range(3):
-            await asyncio.sleep(SHORT * 0.8)
+            await asyncio.sleep(SILENCE * 0.6)
             yield b"x"
 
-    async with talking(talk) as url, transport_with(read=SHORT) as transport:
+    async with talking(talk) as url, transport_with(read=SILENCE) as transport:
         assert await body_of(await transport.send("POST", url, {}, slow())) == b"ok"
 
 
