@@ -87,7 +87,8 @@ class Written(Struct):
             return []
         if self.after_commit:
             call_all(self.after_commit)
-            # A delivery that was woken begins its attempt in the next turn: the callers go on behind it.
+            # A delivery that was woken begins its attempt in the next turn: the callers go on behind it. Those of the
+            # next batch may go on before them: no two writes that are not awaited one after another have an order.
             asyncio.get_running_loop().call_soon(self._report_results, batch)
         else:
             self._report_results(batch)

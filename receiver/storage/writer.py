@@ -158,6 +158,8 @@ class Writer:
         self._deferred_timer: asyncio.TimerHandle | None = None
         self._apart: SetApart[QueuedWrite] = SetApart()
         self._commit_delay = CommitDelay()
+        self._put_off: list[QueuedWrite] = []
+        """The rest of a batch, a part of which was not stored, or not known to be: it is the next batch."""
         self._bookkeeping: list[Callable[[], None]] = []
         """What is left to do of the batches that were committed."""
         self._wake = asyncio.Event()
@@ -195,15 +197,15 @@ class Writer:
         `items` is how many this stands for, and `size` about how many bytes their documents have in all, if they may be
         large. `organization` is whose write it is, as far as that is known: one that waits has its turn among those of
         others. In a batch each handler runs once, with all of its items, in the order in which the first item of each
-        arrived, but for those that come last (`receiver.storage.optimistic`). `bounded=False` is for callers that are
-        few by themselves and whose writes may not be refused, such as outcomes of calls already made. `essential` is
-        for a bounded write that is stored even while the disk is so full that others are refused. `deferrable` is for a
-        write that no client waits for: it shares the next commit of several writes, or one with other such writes after
-        `DEFER_SECONDS`. `until_known` is for a write that is repeated until it is stored: if its commit is held, it
-        waits for the outcome as long as that takes, for the repetition would wait for the locks of the held one, and
-        all other writes with it.
-        Raises `WriterFull` and `StorageUnavailable` (nothing was stored), `OutcomeUnknown` (whose `later` is the result
-        that this would have returned, once the write is known to be on disk), or the error that the handler returned.
+        arrived, but for those that come last, and where a batch is divided (`_parts`). `bounded=False` is for callers
+        that are few by themselves and whose writes may not be refused, such as outcomes of calls already made.
+        `essential` is for a bounded write that is stored even while the disk is so full that others are refused.
+        `deferrable` is for a write that no client waits for: it shares the next commit of several writes, or one with
+        other such writes after `DEFER_SECONDS`. `until_known` is for a write that is repeated until it is stored: if
+        its commit is held, it waits for the outcome as long as that takes, for the repetition would wait for the locks
+        of the held one, and all other writes with it. Raises `WriterFull` and `StorageUnavailable` (nothing was
+        stored), `OutcomeUnknown` (whose `later` is the result that this would have returned, once the write is known to
+        be on disk), or the error that the handler returned.
         """
         write = QueuedWrite(handler, item, items, weight_of(items, size), bounded, essential, organization)
         writer = self if self._heavy is None or write.weight < HEAVY else self._heavy
@@ -272,17 +274,17 @@ class Writer:
         await self._connection.aclose()
 
     async def _run(self) -> None:
-        while self._waiting or self._apart or not self._closing:
+        while self._waiting or self._put_off or self._apart or not self._closing:
             if self._apart:
                 await self._try_apart()
                 self._call_bookkeeping()
             self._waiting.wake(asyncio.get_running_loop().time())
-            if not len(self._waiting):
+            if not len(self._waiting) and not self._put_off:
                 await self._wait_for_work()
                 continue
-            await self._wait_for_more()
+            if not self._put_off:
+                await self._wait_for_more()
             batch = self._next_batch()
-            writer_batch.observe(len(batch))
             began, computed = asyncio.get_running_loop().time(), time.thread_time()
             self._committing = 0.0
             await self._process_apart(batch)
@@ -380,6 +382,10 @@ class Writer:
 
         Where few writes come, the deferred ones share a commit by themselves, after `DEFER_SECONDS`.
         """
+        if self._put_off:
+            batch, self._put_off = self._put_off, []
+            self._count(batch, -1)
+            return batch
         if len(self._waiting) >= FEW:
             self._flush_deferred()
         return self._waiting.take(MOST_AT_ONCE)
@@ -392,11 +398,10 @@ class Writer:
         """
         parts = [batch] if self._begin_optimistic is None or self._apart else _parts(batch)
         for number, part in enumerate(parts, 1):
+            writer_batch.observe(len(part))
             if not await self._process(part):
-                waiting = list(chain.from_iterable(parts[number:]))
-                self._count(waiting, 1)
-                for write in waiting:
-                    self._waiting.add(write)
+                self._put_off = list(chain.from_iterable(parts[number:]))
+                self._count(self._put_off, 1)
                 return
 
     def _is_tried_without_locks(self, batch: list[QueuedWrite]) -> bool:
@@ -413,10 +418,9 @@ class Writer:
             fail(batch, error)
             return False
         except Exception as error:
-            if self._connection.is_locked(error):
-                self._set_apart(batch)
-            else:
-                await self._commit_halves(batch, error)
+            if not self._connection.is_locked(error):
+                return await self._commit_halves(batch, error)
+            self._set_apart(batch)
         else:
             if self._outage_began is not None and written.unknown is None:
                 self._note_outage(Outage(self._outage_began, utc_now()))
@@ -516,8 +520,8 @@ class Writer:
             return unknown
         return None
 
-    async def _commit_halves(self, batch: list[QueuedWrite], error: Exception) -> None:
-        """Commit the two halves of a batch that failed, each by itself.
+    async def _commit_halves(self, batch: list[QueuedWrite], error: Exception) -> bool:
+        """Commit the two halves of a batch that failed, each by itself; return whether the database answered.
 
         A failed statement does not tell which item it failed for. Halving finds the item with few more transactions
         (about twice the logarithm of the batch's size): it alone fails, and all others are stored, in their order. A
@@ -527,14 +531,17 @@ class Writer:
             counted(exceptions, "write").inc()
             log.error("write failed", item=type(batch[0].item).__name__, error=type(error).__name__, exc_info=error)
             fail(batch, error)
-            return
+            return True
         middle = len(batch) // 2
-        await self._process(batch[:middle])
-        await self._process(batch[middle:])
+        first = await self._process(batch[:middle])
+        return await self._process(batch[middle:]) and first
 
 
 def _parts(batch: list[QueuedWrite]) -> list[list[QueuedWrite]]:
-    """Divide a batch: what may share a transaction without locks, each handler that stands alone, what needs locks."""
+    """Divide a batch: what may share a transaction without locks, each handler that stands alone, what needs locks.
+
+    So writes of different handlers that are made at once may be stored in another order than that in which they came.
+    """
     shared: list[QueuedWrite] = []
     alone: dict[Any, list[QueuedWrite]] = {}
     with_locks: list[QueuedWrite] = []
