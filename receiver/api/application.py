@@ -31,7 +31,10 @@ _NOT_NEEDED: frozenset[Any] = frozenset({AnswerHeadersMiddleware, PathMiddleware
 
 
 class Application(Starlette):
-    """The service's application. Without `direct`, all requests go one way: that of Starlette."""
+    """The service's application. Without `direct`, all requests go one way: that of Starlette.
+
+    Middleware is given to the constructor: what is added later is not passed on the short way.
+    """
 
     def __init__(self, *, direct: bool = True, **more: Any) -> None:
         super().__init__(**more)

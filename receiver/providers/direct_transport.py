@@ -59,6 +59,8 @@ class DirectTransport:
         self._timeouts = timeouts
         self._lookups = lookups or NameLookups("provider", share=MOST_CONNECTIONS)
         self._pools = {"https": self._pool(self._trust), "http": self._pool(None)}
+        # All calls of an account have the same ones. They have its key, so they are kept no longer than this.
+        self._lines_of = lru_cache(maxsize=16)(_lines)
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: OutgoingBody) -> httpx.Response:
         """Send a request; return the response when its headers have arrived.
@@ -77,12 +79,16 @@ class DirectTransport:
         for pool in self._pools.values():
             await pool.aclose()
         await self._lookups.close()
+        self._lines_of.cache_clear()
 
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], body: OutgoingBody
     ) -> StreamedExchange:
         server, path = read_target(url)
-        head = _head(method, server, path, headers, body)
+        is_in_memory = body is None or isinstance(body, bytes)
+        # What is passed on has headers of its own each time.
+        lines = (self._lines_of if is_in_memory else _lines)(server, tuple(headers.items()), not is_in_memory)
+        head = _head(method, path, lines, body)
         content = b"" if body is None else body if isinstance(body, bytes) else _framed(headers, body)
         pool = self._pools[server.scheme]
         connection = pool.take(server.origin)
@@ -151,21 +157,18 @@ class _Body(WholeBody):
         self._exchange.close()
 
 
-def _head(method: str, server: ProviderServer, path: str, headers: Mapping[str, str], body: OutgoingBody) -> bytes:
-    """Return the head of a request. Raises ValueError for what cannot be written as one."""
+def _head(method: str, path: str, lines: str, body: OutgoingBody) -> bytes:
+    """Return the head of a request, with the lines of its headers. Raises ValueError if it cannot be written as one."""
     if _METHOD.fullmatch(method) is None:
         raise ValueError("not a method")
-    is_streamed = not (body is None or isinstance(body, bytes))
-    lines = _lines(server, tuple(headers.items()), is_streamed)
     length = ""
     if isinstance(body, bytes) or (body is None and method not in _WITHOUT_LENGTH):
         length = f"Content-Length: {len(body or b'')}\r\n"
     return f"{method} {path} HTTP/1.1\r\n{lines}{length}\r\n".encode("ascii")
 
 
-@lru_cache(maxsize=32)  # all calls of an account have the same ones, but for what is passed on
 def _lines(server: ProviderServer, headers: tuple[tuple[str, str], ...], is_streamed: bool) -> str:
-    """Return the lines of a head's headers, but for the length of a body in memory. Raises as `_head` does."""
+    """Return the lines of a head's headers, but for the length of a body in memory. Raises ValueError."""
     names = {name.lower() for name, _ in headers}
     given = headers
     if not names.isdisjoint(_OF_BODY):

@@ -93,13 +93,24 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_sets(url: str, 
         server.execute(f"ALTER DATABASE {name} SET synchronous_commit = '{given}'")
         server.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
         server.execute(f"ALTER DATABASE {name} SET statement_timeout = '5s'")
+        server.execute(f"ALTER DATABASE {name} SET array_nulls = off")
     connection = await connect(url)
     try:
         found = [
             await connection.fetchval(f"SHOW {name}")
-            for name in ("synchronous_commit", "transaction_isolation", "statement_timeout")
+            for name in ("synchronous_commit", "transaction_isolation", "statement_timeout", "array_nulls")
         ]
-        assert found == [expected, "read committed", "14s"]
+        assert found == [expected, "read committed", "14s", "on"]
+    finally:
+        await connection.close()
+
+
+async def test_a_long_statement_is_prepared_once_too(url: str) -> None:
+    connection = await connect(url)
+    try:
+        await connection.fetch(f"SELECT 1 -- {'long' * 5000}")
+        kept = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT 1 -- long%'"
+        assert await connection.fetchval(kept) == 1
     finally:
         await connection.close()
 

@@ -45,7 +45,7 @@ WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE da
 AND classid = {_CLASS} AND objsubid = 2 AND granted
 """
 """Whether no process but the one that asks, which listens, is to get notices. One of a version that takes no lock to
-listen is known by its main writer."""
+listen is known by its main writer; one of a version that takes none at all is not known, and reads a second late."""
 
 
 async def mark_as_listener(connection: asyncpg.Connection) -> None:

@@ -30,6 +30,7 @@ LOCK_SECONDS = 1.0
 _APPLICATION = {"application_name": "ringback"}
 _SESSION = {
     "timezone": "UTC",
+    "array_nulls": "on",  # arrays are given as text, with nulls
     "default_transaction_isolation": "read committed",
     "statement_timeout": "14s",
     "lock_timeout": f"{LOCK_SECONDS}s",
@@ -78,6 +79,7 @@ async def connect(
         command_timeout=command_seconds,
         server_settings={**_APPLICATION, **location.settings},
         ssl=location.tls,
+        max_cacheable_statement_size=0,  # none: `one_statement` may be longer than what the driver would keep
         target_session_attrs=SessionAttribute.read_write if writes else SessionAttribute.primary,
     )
     async with _closed_if_it_fails(connection):

@@ -95,7 +95,8 @@ def array_text(values: Sequence[Any]) -> str:
     """Return an array of numbers, times or texts as PostgreSQL reads it.
 
     The driver would look at each value by itself and encode it in a microsecond or so. JSON is written at once, and
-    inside the brackets it is the same, unless a text has characters that JSON escapes in its own way.
+    inside the brackets it is the same, unless a text has characters that JSON escapes in its own way. Nothing looks at
+    the types of the values: they have to be those of the column.
     """
     written = orjson.dumps(values).decode()
     if "\\" in written:
