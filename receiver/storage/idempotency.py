@@ -102,11 +102,13 @@ async def claim(tx: Transaction, wanted: Sequence[ClaimRequest]) -> list[ClaimRe
     tries it again, and then it finds the row. Rows are inserted in the order of their scopes, so that two processes
     that insert several of the same keys cannot deadlock.
     """
-    if not any(each.refusal for each in wanted) and await tx.claim_new_keys([_row(each) for each in wanted]):
+    rows = [_row(each) for each in wanted]
+    if not any(each.refusal for each in wanted) and await tx.claim_new_keys(rows):
         return [_new_claim(each) for each in wanted]
     lock = select(keys).where(keys.c.scope.in_([each.scope for each in wanted])).order_by(keys.c.id)
     known = {row.scope: row for row in await tx.execute(lock.with_for_update())}
-    if new := [_row(each) for each in wanted if each.scope not in known and each.refusal is None]:
+    pairs = zip(wanted, rows, strict=True)
+    if new := [row for each, row in pairs if each.scope not in known and each.refusal is None]:
         await tx.execute(insert(keys), sorted(new, key=itemgetter("scope")))
     one = wanted[0]
     is_ours = and_(keys.c.scope == one.scope, keys.c.owner == one.owner, keys.c.lease_until == one.lease_until)
@@ -119,17 +121,18 @@ async def claim(tx: Transaction, wanted: Sequence[ClaimRequest]) -> list[ClaimRe
 @stands_alone
 async def keep(tx: Transaction, answers: Sequence[ResponseToSave]) -> list[bool]:
     """Save responses; the result is False for one whose claim another process has taken over."""
-    if await tx.save_answers([_answer(each) for each in answers]):
+    rows = [_answer(each) for each in answers]
+    if await tx.save_answers(rows):
         return [True] * len(answers)
     open_keys = and_(keys.c.scope.in_([each.scope for each in answers]), keys.c.status.is_(None))
     lock = select(keys.c.scope, keys.c.owner).where(open_keys).order_by(keys.c.id).with_for_update()
     owners = {row.scope: row.owner for row in await tx.execute(lock)}
     is_held = [owners.get(each.scope) == each.owner for each in answers]
-    if held := list(compress(answers, is_held)):
+    if held := list(compress(rows, is_held)):
         values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("status", "content_type", "answer")}
         await tx.execute(
             update(keys).where(keys.c.scope == bindparam("new_scope")).values(**values),
-            [{f"new_{name}": value for name, value in _answer(each).items() if name != "owner"} for each in held],
+            [{f"new_{name}": value for name, value in row.items() if name != "owner"} for row in held],
         )
     return is_held
 

@@ -203,9 +203,9 @@ class Writer:
         `deferrable` is for a write that no client waits for: it shares the next commit of several writes, or one with
         other such writes after `DEFER_SECONDS`. `until_known` is for a write that is repeated until it is stored: if
         its commit is held, it waits for the outcome as long as that takes, for the repetition would wait for the locks
-        of the held one, and all other writes with it. Raises `WriterFull` and `StorageUnavailable` (nothing was
-        stored), `OutcomeUnknown` (whose `later` is the result that this would have returned, once the write is known to
-        be on disk), or the error that the handler returned.
+        of the held one, and all other writes with it.
+        Raises `WriterFull` and `StorageUnavailable` (nothing was stored), `OutcomeUnknown` (whose `later` is the result
+        that this would have returned, once the write is known to be on disk), or the error that the handler returned.
         """
         write = QueuedWrite(handler, item, items, weight_of(items, size), bounded, essential, organization)
         writer = self if self._heavy is None or write.weight < HEAVY else self._heavy
@@ -381,6 +381,7 @@ class Writer:
         """Return the next batch, with the deferred writes unless few others wait: to one they add a third of its time.
 
         Where few writes come, the deferred ones share a commit by themselves, after `DEFER_SECONDS`.
+        What was put off comes before all of these, by itself.
         """
         if self._put_off:
             batch, self._put_off = self._put_off, []

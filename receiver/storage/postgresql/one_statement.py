@@ -123,7 +123,7 @@ class Writes(Struct):
         arguments = [*self._held(), *self._changed(names, is_mixed), *self._inserted()]
         if is_one:
             return text, [column[0] for column in arguments]
-        for place in _texts_in(text):
+        for place in texts_in(text):
             arguments[place] = array_text(arguments[place])
         return text, arguments
 
@@ -226,7 +226,6 @@ class _Shape(Struct, frozen=True):
 
 _GIVEN_DELIVERY = ("uid", "organization_id", "subscription_id", "attempt", "due_at", "created_at")
 _HOLDS = "(SELECT holds FROM verdict)"
-_texts_in = cache(texts_in)
 
 
 @cache

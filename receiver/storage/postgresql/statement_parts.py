@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import asyncpg
@@ -86,6 +87,7 @@ def given_rows(types: Sequence[str], first: int, *, is_one: bool, is_ordered: bo
     return f"unnest({', '.join(columns)}){' WITH ORDINALITY' if is_ordered else ''}"
 
 
+@cache
 def texts_in(statement: str) -> frozenset[int]:
     """Return the parameters of a statement that are arrays written as text, by their place."""
     return frozenset(int(number) - 1 for number in _ARRAY_TEXT.findall(statement))
